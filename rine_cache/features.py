@@ -1,0 +1,147 @@
+"""Cached features joined to their labels: what heads are trained on and scored with. No image is touched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from rine_cache.cache import FeatureCache
+from rine_cache.errors import CacheMismatchError, ManifestError, nearest
+from rine_cache.heads.head import FeatureIdentity
+from rine_cache.manifest import Manifest, read_manifest
+from rine_cache.provenance import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+class FeaturePart(NamedTuple):
+    """A cache, the manifest it was made from, and the rows of it that are used."""
+
+    cache: FeatureCache
+    manifest: Manifest
+    subsets: tuple[str, ...]
+    rows: NDArray[np.int64]  # (n,): readable, of the subsets asked for
+
+
+def open_part(features: Path, manifest: Path, subsets: tuple[str, ...] = ()) -> FeaturePart:
+    """Open a sealed cache with its manifest, keeping some subsets or all.
+
+    Raises
+    ------
+    CacheError
+        If the cache is unsealed, damaged, or was made from another manifest.
+    ManifestError
+        If the manifest cannot be read, or has no such subset.
+    """
+    cache, table = FeatureCache(features), read_manifest(manifest)
+    cache.require_manifest(table.digest, manifest)
+    present = set(table.table["subset"])
+    for subset in subsets:
+        if subset not in present:
+            raise ManifestError(f"{manifest} has no subset {subset!r}; {nearest(subset, present)}")
+    wanted = table.table["subset"].is_in(subsets).to_numpy() if subsets else True
+    return FeaturePart(cache, table, subsets, np.flatnonzero(cache.readable & wanted))
+
+
+def feature_identity(cache: FeatureCache) -> FeatureIdentity:
+    """Return what a cache's features are of: encoder, tap and sizes."""
+    key, shape = cache.identity.key, cache.shape
+    return FeatureIdentity(
+        encoder=key["encoder"],
+        tap=key["tap"],
+        block_count=shape.blocks,
+        token_width=shape.width,
+        embedding_width=shape.embedding_width,
+    )
+
+
+class FeatureSet:
+    """The union of parts that share encoder and tap.
+
+    Attributes
+    ----------
+    identity
+        What the features are of.
+    labels
+        0 real, 1 fake, shape (N,), int64.
+    fingerprint
+        Digest over the parts' encoding keys, manifests and subsets.
+    """
+
+    def __init__(self, parts: Sequence[FeaturePart]) -> None:
+        self._parts = parts
+        self.identity = feature_identity(parts[0].cache)
+        for part in parts[1:]:
+            if difference := self.identity.difference(feature_identity(part.cache)):
+                raise CacheMismatchError(
+                    f"{parts[0].cache.path} holds features of {difference}, which {part.cache.path} holds; a union "
+                    f"needs one encoder and tap"
+                )
+        self._starts = np.cumsum([0, *(len(part.rows) for part in parts)])
+        self.labels: NDArray[np.int64] = np.concatenate(
+            [part.manifest.table["label"].to_numpy()[part.rows] for part in parts]
+        ).astype(np.int64)  # (N,)
+        self.fingerprint = fingerprint(
+            [[part.cache.fingerprint, part.manifest.digest, list(part.subsets)] for part in parts]
+        )
+
+    def __len__(self) -> int:
+        """Return N, the number of readable images."""
+        return len(self.labels)
+
+    def content(self) -> NDArray[np.void]:
+        """Return the images' content digests, shape (N,), comparable as 32-byte values."""
+        digests = np.concatenate([part.cache.content_sha256[part.rows] for part in self._parts])  # (N, 32)
+        return np.ascontiguousarray(digests).view("V32").reshape(-1)  # (N,)
+
+    def tokens(self, indices: NDArray[np.int64], blocks: Sequence[int], draw: int) -> torch.Tensor:
+        """Read CLS tokens: only the blocks and rows asked for are touched.
+
+        Parameters
+        ----------
+        indices
+            Which images, shape (B,).
+        blocks
+            Which blocks, K' of them.
+        draw
+            Which draw of the view; taken modulo each part's V.
+
+        Returns
+        -------
+        Shape (B, K', D), float32.
+        """
+        out = torch.empty(len(indices), len(blocks), self.identity.token_width)  # (B, K', D)
+        for part, places, rows in self._located(indices):
+            picked = draw % part.cache.shape.draws
+            for position, block in enumerate(blocks):
+                out[places, position] = torch.from_numpy(part.cache.features[block][rows, picked]).float()
+        return out
+
+    def embedding(self, indices: NDArray[np.int64], draw: int) -> torch.Tensor:
+        """Read embeddings, shape (B, E), float32; arguments as of `tokens`."""
+        width = self._parts[0].cache.shape.embedding_width
+        out = torch.empty(len(indices), width)  # (B, E)
+        for part, places, rows in self._located(indices):
+            out[places] = torch.from_numpy(part.cache.embedding[rows, draw % part.cache.shape.draws]).float()
+        return out
+
+    def _part_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        owners: NDArray[np.int64] = np.searchsorted(self._starts, indices, side="right") - 1
+        return owners
+
+    def _located(self, indices: NDArray[np.int64]) -> list[tuple[FeaturePart, torch.Tensor, NDArray[np.int64]]]:
+        """Split indices by part: the part, where its images stand in `indices`, and their rows in its cache."""
+        owners = self._part_of(indices)
+        located = []
+        for number, part in enumerate(self._parts):
+            places = np.flatnonzero(owners == number)
+            if places.size:
+                rows = part.rows[indices[places] - self._starts[number]]
+                located.append((part, torch.from_numpy(places), rows))
+        return located

@@ -1,0 +1,200 @@
+"""A head with its card: what it is, what it was trained on, and which features it accepts.
+
+Stored as one safetensors file, the card as JSON in its metadata, so that nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from rine_cache.errors import CacheMismatchError, HeadError
+from rine_cache.files import written_whole
+from rine_cache.heads.linear import LinearHead
+from rine_cache.heads.rine import RineHead
+from rine_cache.provenance import canonical_json
+from rine_cache.specs.base import Name, Spec, parse
+from rine_cache.specs.blocks import resolve_blocks
+from rine_cache.specs.encoding import Tap
+from rine_cache.specs.training import HeadSpec, TrainingSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from torch import nn
+
+SUFFIX = ".safetensors"
+_METADATA_KEY = "rine_cache"
+
+
+class FeatureIdentity(Spec):
+    """What features are of: the encoder and tap that made them, and their sizes.
+
+    `encoder` holds architecture, activation, weights_sha256, image_size, mean and std. What the authors of an
+    imported head did not record, such as `weights_sha256`, is null or absent there, and then not checked.
+    """
+
+    encoder: dict[str, Any]
+    tap: Tap
+    block_count: int
+    token_width: int
+    embedding_width: int | None
+
+    def difference(self, other: FeatureIdentity) -> str | None:
+        """Say in what `other` differs from this, or None where it does not. Null values match any."""
+        ours, theirs = self._flat(), other._flat()
+        for name, value in ours.items():
+            found = theirs.get(name)
+            if value is not None and found is not None and value != found:
+                return f"{name} {_short(value)}, not {_short(found)}"
+        return None
+
+    def _flat(self) -> dict[str, Any]:
+        return {**self.encoder, **self.model_dump(exclude={"encoder"})}
+
+
+class HeadCard(Spec):
+    """Everything about a head but its parameters.
+
+    Attributes
+    ----------
+    method, seed
+        Its place in the experiment.
+    head
+        Its architecture.
+    features
+        The features it was trained on, and the only ones it accepts.
+    training_set
+        Id of what it was trained on, empty if not stated.
+    training
+        Its settings; null for an imported head.
+    training_fingerprint
+        Digest over the caches, manifests and subsets it was trained and selected on.
+    chosen_epoch
+        The epoch, from 1, whose validation loss was lowest.
+    validation
+        Metrics on the validation data at that epoch.
+    code_version
+        Of the code that trained or imported it.
+    note
+        Anything a reader of its results must know.
+    """
+
+    method: Name
+    seed: int = 0
+    head: HeadSpec
+    features: FeatureIdentity
+    training_set: str = ""
+    training: TrainingSpec | None = None
+    training_fingerprint: str | None = None
+    chosen_epoch: int | None = None
+    validation: dict[str, float | None] = {}  # noqa: RUF012 - pydantic copies defaults
+    code_version: str = ""
+    note: str = ""
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The block numbers it reads, from 0; none for a head on the embedding."""
+        if self.head.kind == "linear":
+            return ()
+        return resolve_blocks(self.head.blocks, self.features.block_count)
+
+
+class Head(NamedTuple):
+    """A card and the network it describes. `fingerprint` is the sha256 of the file it was read from, or empty."""
+
+    card: HeadCard
+    network: nn.Module
+    fingerprint: str = ""
+
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers training may change."""
+        return sum(parameter.numel() for parameter in self.network.parameters())
+
+    def require_features(self, found: FeatureIdentity, where: str) -> None:
+        """Refuse features of another encoder or tap than the head was trained on.
+
+        Raises
+        ------
+        CacheMismatchError
+            Naming the first difference and what to run.
+        """
+        if difference := self.card.features.difference(found):
+            raise CacheMismatchError(
+                f"head {self.card.method} (seed {self.card.seed}) was trained on features of {difference}, which "
+                f"{where} is; extract that data set with the head's encoder and tap"
+            )
+
+
+def build_network(head: HeadSpec, features: FeatureIdentity) -> nn.Module:
+    """Make a head's network with fresh parameters, drawn from torch's global generator.
+
+    Raises
+    ------
+    ConfigError
+        If its block subset does not fit the encoder.
+    """
+    if head.kind == "linear":
+        assert features.embedding_width is not None, "only imported RINE heads leave it out"
+        return LinearHead(features.embedding_width)
+    blocks = resolve_blocks(head.blocks, features.block_count)
+    return RineHead(len(blocks), features.token_width, layers=head.layers, width=head.width, tie=head.tie)
+
+
+def save_head(head: Head, path: Path) -> None:
+    """Write a head; the same head gives the same bytes."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.network.state_dict().items()}
+    metadata = {_METADATA_KEY: canonical_json(head.card.model_dump(mode="json"))}
+    with written_whole(path) as temporary:
+        save_file(state, temporary, metadata=metadata)
+
+
+def load_head(path: Path) -> Head:
+    """Read a head, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    HeadError
+        If the file is missing, is no head of this project, or its parameters do not fit its card.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get(_METADATA_KEY)
+            state: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        hint = "; convert an authors' .pth with `rine-cache head import`" if path.suffix == ".pth" else ""
+        raise HeadError(f"cannot read the head {path}: {error}{hint}") from None
+    if metadata is None:
+        raise HeadError(f"{path} is a safetensors file, but no head of rine-cache's: it has no card")
+    card = parse(HeadCard, json.loads(metadata), f"the card of {path}")
+    network = build_network(card.head, card.features)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise HeadError(f"{path}: its parameters do not fit its card: {error}") from None
+    return Head(card, network.eval(), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def load_heads(folder: Path) -> list[Head]:
+    """Read every head below a folder, in order of method and seed.
+
+    Raises
+    ------
+    HeadError
+        If there are none, or one cannot be read.
+    """
+    paths = sorted(folder.rglob(f"*{SUFFIX}")) if folder.is_dir() else [folder]
+    if not paths:
+        raise HeadError(f"no heads in {folder}; train them with `rine-cache train`")
+    return sorted((load_head(path) for path in paths), key=lambda head: (head.card.method, head.card.seed))
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text[:16] if len(text) == 64 else text

@@ -1,0 +1,103 @@
+"""Heads in the RINE authors' own files: ``model_*_trainable.pth``, the state dict of their trainable part.
+
+Their `Model` keeps the frozen CLIP under ``clip.``; the released files leave it out. Ours, exported so, load in
+their code key by key.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from typing import TYPE_CHECKING
+
+import torch
+
+from rine_cache.errors import HeadError
+from rine_cache.files import written_whole
+from rine_cache.heads.head import FeatureIdentity, Head, HeadCard, build_network
+from rine_cache.provenance import code_version
+from rine_cache.specs.training import RineHeadSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def import_official(path: Path, *, method: str, architecture: str, training_set: str, note: str = "") -> Head:
+    """Read a head from an authors' ``.pth``; its sizes follow from its tensors.
+
+    Parameters
+    ----------
+    path
+        The file; read with ``torch.load(weights_only=True)``, so that it can run no code.
+    method
+        The method id it gets.
+    architecture
+        The open_clip name of the encoder it was trained on. For the authors' releases that is
+        ``ViT-L-14-quickgelu`` with OpenAI's weights at the tap ``ln_2``; the file does not say so itself, and
+        the weights are therefore not checked when it is used.
+    training_set
+        Id of what it was trained on, e.g. ``progan-2``.
+    note
+        Shown beside its results.
+
+    Raises
+    ------
+    HeadError
+        If the file cannot be read, or is not such a state dict.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise HeadError(f"cannot read {path} as a .pth of tensors only: {error}") from None
+    if not isinstance(state, dict) or not {"alpha", "proj1.1.weight", "proj2.1.weight", "head.6.weight"} <= set(state):
+        raise HeadError(
+            f"{path} is not the state dict of a RINE head: it lacks alpha, proj1, proj2 or head; "
+            f"the authors' releases are named model_*_trainable.pth"
+        )
+    _, block_count, width = state["alpha"].shape
+    layers = sum(re.fullmatch(r"proj1\.\d+\.weight", name) is not None for name in state)
+    features = FeatureIdentity(
+        encoder={"architecture": architecture, "activation": _activation(architecture), "weights_sha256": None},
+        tap="ln_2",
+        block_count=block_count,
+        token_width=state["proj1.1.weight"].shape[1],
+        embedding_width=None,
+    )
+    head = RineHeadSpec(kind="rine", blocks="all", layers=layers, width=width)
+    network = build_network(head, features)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise HeadError(f"{path} does not hold a RINE head: {error}") from None
+    card = HeadCard(
+        method=method,
+        head=head,
+        features=features,
+        training_set=training_set,
+        code_version=code_version(),
+        note=note or f"imported from {path.name}",
+    )
+    return Head(card, network.eval())
+
+
+def export_official(head: Head, path: Path) -> None:
+    """Write a head as the authors' code reads it.
+
+    Raises
+    ------
+    HeadError
+        If it is none that their code could hold: another kind, without TIE, or on a subset of the blocks.
+    """
+    card = head.card
+    if card.head.kind != "rine" or not card.head.tie or len(card.blocks) != card.features.block_count:
+        raise HeadError(
+            f"head {card.method} cannot be exported: the authors' model is a RINE head with TIE on all blocks, this is "
+            f"{card.head.model_dump()}"
+        )
+    state = {name: tensor.detach().cpu() for name, tensor in head.network.state_dict().items()}
+    with written_whole(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _activation(architecture: str) -> str:
+    return "quick_gelu" if architecture.endswith("-quickgelu") else "gelu"

@@ -1,0 +1,107 @@
+"""The manifest: the ordered table of a data set's images, whose row order is that of its cache.
+
+A Parquet file with the columns of `SCHEMA`. Its digest says which images stand in which order; it is kept in
+every cache made from it, so that a cache is never read with another table's labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rine_cache.errors import ManifestError
+from rine_cache.files import written_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rine_cache.layouts.entry import Entry
+
+SCHEMA = pl.Schema(
+    {
+        "image_id": pl.String,
+        "label": pl.Int8,
+        "subset": pl.String,
+        "split": pl.String,
+        "group": pl.String,
+        "size": pl.Int64,
+    }
+)
+
+
+class Manifest(NamedTuple):
+    """A data set's images.
+
+    `table` has the columns of `SCHEMA`, one row per image; `root` is the folder that image ids are relative
+    to; `digest` the sha256 over all rows, 64 hexadecimal digits.
+    """
+
+    table: pl.DataFrame
+    root: Path
+    digest: str
+
+    def __len__(self) -> int:
+        """Return N, the number of images."""
+        return self.table.height
+
+
+def build_manifest(entries: Sequence[Entry], root: Path) -> Manifest:
+    """Make a manifest of listed images, in the order given.
+
+    Raises
+    ------
+    ManifestError
+        If there are none, or two share an id.
+    """
+    table = pl.DataFrame(entries, schema=SCHEMA, orient="row")
+    if table.is_empty():
+        raise ManifestError(f"no images in {root}")
+    repeated = table.filter(pl.col("image_id").is_duplicated())
+    if not repeated.is_empty():
+        raise ManifestError(f"image id {repeated['image_id'][0]!r} stands twice in {root}")
+    return Manifest(table, root, _digest(table))
+
+
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    """Write a manifest; the same images give the same bytes."""
+    header = {"rine_cache": json.dumps({"root": str(manifest.root), "digest": manifest.digest})}
+    with written_whole(path) as temporary:
+        pq.write_table(manifest.table.to_arrow().replace_schema_metadata(header), temporary)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest and check it against its digest.
+
+    Raises
+    ------
+    ManifestError
+        If the file is missing, is no manifest, or its rows are not those its digest was taken of.
+    """
+    try:
+        arrow = pq.read_table(path)
+        header = json.loads((arrow.schema.metadata or {})[b"rine_cache"])
+    except FileNotFoundError:
+        raise ManifestError(f"no manifest at {path}; make it with `rine-cache manifest`") from None
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise ManifestError(f"{path} is not a manifest ({error}); make it with `rine-cache manifest`") from None
+    table = pl.DataFrame(arrow).select(SCHEMA.names()).cast(dict(SCHEMA))  # type: ignore[arg-type]  # polars' stubs
+    digest = _digest(table)
+    if digest != header["digest"]:
+        raise ManifestError(
+            f"{path} was altered: its rows have digest {digest[:12]}, it was written with "
+            f"{header['digest'][:12]}; make it again with `rine-cache manifest`"
+        )
+    return Manifest(table, Path(header["root"]), digest)
+
+
+def _digest(table: pl.DataFrame) -> str:
+    running = hashlib.sha256()
+    for row in table.iter_rows():
+        running.update(json.dumps(row, ensure_ascii=True).encode())
+    return running.hexdigest()

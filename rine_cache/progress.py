@@ -1,0 +1,62 @@
+"""Progress for people and for logs: a bar on a terminal's stderr, plain lines in the log.
+
+Rate and time left are counted from this run's first item, so that a resumed extraction tells the truth.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOG = logging.getLogger("rine_cache")
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Count items done; draw them on the terminal and now and then in the log."""
+
+    def __init__(self, bar: tqdm[Any], what: str, unit: str, total: int, initial: int) -> None:
+        self._bar = bar
+        self._what, self._unit, self._total, self._initial = what, unit, total, initial
+        self._done = initial
+        self._start = self._last_line = time.monotonic()
+
+    def advance(self, count: int = 1) -> None:
+        """Record that `count` more items are done."""
+        self._done += count
+        self._bar.update(count)
+        if time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self.log_line()
+
+    def log_line(self) -> None:
+        """Write one plain line: done, total, items per second, time left."""
+        now = time.monotonic()
+        self._last_line = now
+        rate = (self._done - self._initial) / max(now - self._start, 1e-9)
+        left = (self._total - self._done) / rate if rate > 0 else 0.0
+        minutes, seconds = divmod(round(left), 60)
+        LOG.info(
+            "%s: %d/%d %s, %.1f/s, %02d:%02d left",
+            *(self._what, self._done, self._total, self._unit, rate, minutes, seconds),
+        )
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str, initial: int = 0) -> Iterator[Progress]:
+    """Open a progress display for `total` items, `initial` of which an earlier run had done.
+
+    The bar shows only where stderr is a terminal; a last log line is written however the block ends.
+    """
+    with tqdm(total=total, initial=initial, desc=what, unit=unit, disable=None, dynamic_ncols=True) as bar:
+        display = Progress(bar, what, unit, total, initial)
+        try:
+            yield display
+        finally:
+            display.log_line()

@@ -1,0 +1,65 @@
+"""The grammar of block subsets: which of an encoder's K blocks a head reads, counted from 0.
+
+``all``, ``last``, ``first:6``, ``last:6``, ``every:2`` (blocks 1, 3, 5 ...: every second one, the last
+included for even K), ``3`` or ``0-11`` (both ends included), or a list such as ``[3, 7, 11]``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rine_cache.errors import ConfigError
+
+BlocksExpression = str | int | tuple[int, ...]
+
+_GRAMMAR = "all, last, first:N, last:N, every:N, N, N-M, or a list of block numbers from 0"
+
+
+def resolve_blocks(expression: BlocksExpression, block_count: int) -> tuple[int, ...]:
+    """Turn an expression into increasing block numbers.
+
+    Parameters
+    ----------
+    expression
+        A sentence of the grammar above, or the numbers themselves.
+    block_count
+        K, the number of blocks of the encoder.
+
+    Raises
+    ------
+    ConfigError
+        If the expression is not in the grammar, names a block the encoder has not, or names one twice.
+    """
+    numbers = _expand(str(expression).strip(), block_count) if isinstance(expression, str | int) else tuple(expression)
+    if not numbers:
+        raise ConfigError(f"blocks {expression!r} select none of {block_count} blocks; allowed: {_GRAMMAR}")
+    outside = [number for number in numbers if not 0 <= number < block_count]
+    if outside:
+        raise ConfigError(
+            f"blocks {expression!r} name block {outside[0]}, but the encoder has blocks 0 to "
+            f"{block_count - 1}; they are counted from 0"
+        )
+    if len(set(numbers)) != len(numbers):
+        raise ConfigError(f"blocks {expression!r} name a block twice; name each once")
+    return tuple(sorted(numbers))
+
+
+def _expand(text: str, block_count: int) -> tuple[int, ...]:
+    if text == "all":
+        return tuple(range(block_count))
+    if text == "last":
+        return (block_count - 1,)
+    if match := re.fullmatch(r"(first|last|every):(\d+)", text):
+        word, count = match[1], int(match[2])
+        if not 1 <= count <= block_count:
+            raise ConfigError(f"blocks {text!r}: {count} is not between 1 and {block_count}")
+        chosen = {
+            "first": range(count),
+            "last": range(block_count - count, block_count),
+            "every": range(count - 1, block_count, count),
+        }
+        return tuple(chosen[word])
+    if match := re.fullmatch(r"(\d+)(?:-(\d+))?", text):
+        first, last = int(match[1]), int(match[2] or match[1])
+        return tuple(range(first, last + 1))
+    raise ConfigError(f"blocks {text!r} are not understood; allowed: {_GRAMMAR}")

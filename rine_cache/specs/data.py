@@ -1,0 +1,112 @@
+"""Data sets, training sets, and the sample that is made on this machine."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from rine_cache.specs.base import Name, Spec
+
+
+class DatasetSpec(Spec):
+    """One set of images that is cached as a unit.
+
+    Attributes
+    ----------
+    root
+        Folder that holds the images. A data set whose root is absent is reported as missing; its results
+        are null and everything else is computed.
+    layout
+        How label and subset are read from the paths; see `rine_cache.layouts`.
+    group_pattern
+        Regular expression on an image's file name whose first group names what it was cut or varied from
+        (a photograph, a prompt). Images of one group are not independent.
+    requires
+        A file that Snakemake makes before the folder is listed, for data that the pipeline itself makes.
+    """
+
+    root: str
+    layout: Literal["folder"] = "folder"
+    group_pattern: str | None = None
+    requires: str | None = None
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _pattern_has_one_group(cls, pattern: str | None) -> str | None:
+        try:
+            if pattern is not None and re.compile(pattern).groups != 1:
+                raise ValueError(f"group_pattern {pattern!r} must hold exactly one group: (...)")
+        except re.error as error:
+            raise ValueError(f"group_pattern {pattern!r} is not a regular expression: {error}") from None
+        return pattern
+
+
+class DatasetPart(Spec):
+    """A data set, or some of its subsets, read through one view.
+
+    Attributes
+    ----------
+    dataset
+        Name of a data set in the config.
+    view
+        Name of a view.
+    subsets
+        The subsets to keep; empty keeps all.
+    """
+
+    dataset: Name
+    view: Name
+    subsets: tuple[str, ...] = ()
+
+
+class TrainingSetSpec(Spec):
+    """What heads are trained on and selected on: unions of data sets' parts, disjoint by content."""
+
+    train: tuple[DatasetPart, ...] = Field(min_length=1)
+    validation: tuple[DatasetPart, ...] = Field(min_length=1)
+
+
+Operator = Literal["transposed", "nearest", "subpixel", "bilinear"]
+
+
+class SampleSpec(Spec):
+    """The sample benchmark: crops of photographs, and fakes blended from autoencoders' reconstructions.
+
+    A fake is ``x + s * (AE(x) - x)`` of a real crop x: the content is the real's, the trace is the
+    upsampling operator's, and s sets how faint it is.
+
+    Attributes
+    ----------
+    root
+        Folder to write.
+    seed
+        Seed of the autoencoders and of the choice of crops.
+    crop
+        Side of a crop, in pixels.
+    train_operator
+        The only operator whose fakes are trained on.
+    train_strength
+        s of the training and validation fakes.
+    test_strengths
+        s of the test fakes; every operator is tested at each.
+    train_crops, validation_crops
+        Crops per class. Each real crop has its fake.
+    test_real_crops, test_fake_crops
+        Test crops that are real, and how many of them each operator and strength turns into fakes.
+    autoencoder_steps
+        Optimiser steps per autoencoder.
+    """
+
+    root: str
+    seed: int = Field(default=0, ge=0)
+    crop: int = Field(default=224, ge=32)
+    train_operator: Operator = "transposed"
+    train_strength: float = Field(default=0.3, gt=0, le=1)
+    test_strengths: tuple[float, ...] = (0.05, 0.1, 0.2)
+    train_crops: int = Field(default=64, ge=2)
+    validation_crops: int = Field(default=24, ge=2)
+    test_real_crops: int = Field(default=64, ge=2)
+    test_fake_crops: int = Field(default=24, ge=2)
+    autoencoder_steps: int = Field(default=150, ge=1)
