@@ -16,6 +16,7 @@ import open_clip
 import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
 
+from rine_cache.devices import resolve_device
 from rine_cache.errors import EncoderError, WeightsError, nearest
 from rine_cache.weights import WHEEL_ARCHITECTURE, wheel_weights
 
@@ -127,10 +128,12 @@ def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
     Raises
     ------
     EncoderError
-        If the architecture is unknown or no open_clip ViT, its activation is not the one its weights were
-        trained with, or the device is absent.
+        If the architecture is unknown or no open_clip ViT, or its activation is not the one its weights were
+        trained with.
     WeightsError
         If the weights cannot be found, fetched or loaded.
+    ConfigError
+        If the device is not on this machine.
     """
     chosen_device = resolve_device(device)
     quick_gelu = bool(_architecture(spec.architecture).get("quick_gelu", False))
@@ -150,24 +153,6 @@ def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
     if compute_dtype != "float32":
         tower = _in_precision(tower, spec.architecture, compute_dtype)
     return Encoder(tower, identity, compute_dtype, spec.batch_size, chosen_device)
-
-
-def resolve_device(device: str) -> str:
-    """Turn ``auto`` into the best device there is, and refuse one that is absent.
-
-    Raises
-    ------
-    EncoderError
-        If the device is not on this machine.
-    """
-    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if device == "auto":
-        return "cuda" if has_cuda else "mps" if has_mps else "cpu"
-    if (device.startswith("cuda") and not has_cuda) or (device == "mps" and not has_mps):
-        raise EncoderError(f"device {device!r} is not on this machine; allowed here: auto, cpu")
-    if device.startswith("cuda:") and int(device[5:]) >= torch.cuda.device_count():
-        raise EncoderError(f"device {device!r}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 def resolve_precision(precision: str, device: str) -> str:

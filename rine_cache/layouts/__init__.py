@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LAYOUTS: dict[str, Callable[[Path], Iterator[Entry]]] = {"folder": folder.entries}
 
 
-def list_images(root: Path, layout: str, group_pattern: str | None = None) -> list[Entry]:
+def list_images(root: Path, layout: str, group_pattern: str = "") -> list[Entry]:
     """List a data set's images by a layout, sorted by image id.
 
     Parameters
@@ -32,7 +32,7 @@ def list_images(root: Path, layout: str, group_pattern: str | None = None) -> li
         Name of a layout.
     group_pattern
         Regular expression on file names whose first group names an image's group; see
-        `rine_cache.specs.data.DatasetSpec`.
+        `rine_cache.specs.data.DatasetSpec`. Empty for none.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def list_images(root: Path, layout: str, group_pattern: str | None = None) -> li
     if not root.is_dir():
         raise LayoutError(f"{root} is not a folder; set the data set's root to where its images lie")
     found = sorted(LAYOUTS[layout](root), key=lambda entry: entry.image_id)
-    if group_pattern is None:
+    if not group_pattern:
         return found
     pattern = re.compile(group_pattern)
     return [entry._replace(group=_group(entry.image_id, pattern)) for entry in found]

@@ -74,6 +74,17 @@ def _known(name: str, table: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where} names {name!r}, which is not defined; {nearest(name, table)}")
 
 
+def config_from(data: Any) -> Config:
+    """Validate the configuration that Snakemake has read and merged.
+
+    Raises
+    ------
+    ConfigError
+        If a key, value or reference in it is wrong.
+    """
+    return parse(Config, data, "the configuration")
+
+
 def load_config(path: Path) -> Config:
     """Read and validate a configuration file.
 

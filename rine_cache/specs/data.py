@@ -22,21 +22,21 @@ class DatasetSpec(Spec):
         How label and subset are read from the paths; see `rine_cache.layouts`.
     group_pattern
         Regular expression on an image's file name whose first group names what it was cut or varied from
-        (a photograph, a prompt). Images of one group are not independent.
+        (a photograph, a prompt); empty for none. Images of one group are not independent.
     requires
         A file that Snakemake makes before the folder is listed, for data that the pipeline itself makes.
     """
 
     root: str
     layout: Literal["folder"] = "folder"
-    group_pattern: str | None = None
+    group_pattern: str = ""
     requires: str | None = None
 
     @field_validator("group_pattern")
     @classmethod
-    def _pattern_has_one_group(cls, pattern: str | None) -> str | None:
+    def _pattern_has_one_group(cls, pattern: str) -> str:
         try:
-            if pattern is not None and re.compile(pattern).groups != 1:
+            if pattern and re.compile(pattern).groups != 1:
                 raise ValueError(f"group_pattern {pattern!r} must hold exactly one group: (...)")
         except re.error as error:
             raise ValueError(f"group_pattern {pattern!r} is not a regular expression: {error}") from None

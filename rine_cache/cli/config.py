@@ -1,0 +1,54 @@
+"""`rine-cache config`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rine_cache.cli.options import IN_PATH
+
+if TYPE_CHECKING:
+    from rine_cache.specs.base import Spec
+
+
+@click.group()
+def config() -> None:
+    """Check a configuration, or print the JSON schema that editors complete it by."""
+
+
+@config.command()
+@click.argument("path", type=IN_PATH, default=Path("config/config.yaml"))
+def check(path: Path) -> None:
+    r"""Validate PATH and the benchmark files it names; say which data sets are on this machine.
+
+    \b
+    Example:
+      rine-cache config check config/config.yaml
+    """
+    from rine_cache.specs.config import load_benchmarks, load_config
+
+    loaded = load_config(path)
+    benchmarks = load_benchmarks(loaded, Path())
+    click.echo(f"{path} is valid: {len(loaded.experiments)} experiments, {len(benchmarks)} benchmarks")
+    for name, dataset in loaded.datasets.items():
+        state = "here" if Path(dataset.root).is_dir() else "made by the pipeline" if dataset.requires else "missing"
+        click.echo(f"data set {name}: {state} ({dataset.root})")
+
+
+@config.command()
+@click.argument("kind", type=click.Choice(["config", "benchmark"]))
+def schema(kind: str) -> None:
+    r"""Print the JSON schema of the config, or of a benchmark file.
+
+    \b
+    Example:
+      rine-cache config schema config > workflow/schemas/config.schema.json
+    """
+    from rine_cache.specs.benchmark import BenchmarkSpec
+    from rine_cache.specs.config import Config
+
+    models: dict[str, type[Spec]] = {"config": Config, "benchmark": BenchmarkSpec}
+    click.echo(json.dumps(models[kind].model_json_schema(), indent=2))

@@ -1,0 +1,137 @@
+"""`rine-cache train`, `rine-cache score` and `rine-cache head`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rine_cache.cli.options import IN_PATH, OUT_FILE, device_option, log_option
+
+LOG = logging.getLogger(__name__)
+_PAIR: dict[str, Any] = {"nargs": 2, "multiple": True, "type": IN_PATH, "metavar": "CACHE MANIFEST"}
+
+
+@click.command()
+@click.argument("experiment")
+@click.option("--train", "train_pairs", required=True, help="Training features; may be repeated for a union.", **_PAIR)
+@click.option("--validation", "validation_pairs", required=True, help="Features to choose the epoch on.", **_PAIR)
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the heads.")
+@click.option("--training-set", default="", help="The config's training set as inline JSON: keeps its subsets only.")
+@device_option
+@log_option
+def train(
+    experiment: str,
+    train_pairs: tuple[tuple[Path, Path], ...],
+    validation_pairs: tuple[tuple[Path, Path], ...],
+    out: Path,
+    training_set: str,
+    device: str,
+) -> None:
+    r"""Train every method and seed of EXPERIMENT from caches; no image is read.
+
+    EXPERIMENT is a YAML file with the keys of one of the config's `experiments`, or that section as inline JSON.
+
+    \b
+    Example:
+      rine-cache train experiment.yaml --train train.h5 train.parquet \\
+          --validation val.h5 val.parquet --out results/heads/mine
+    """
+    from rine_cache.devices import resolve_device
+    from rine_cache.features import FeatureSet, open_part
+    from rine_cache.specs.base import parse_argument
+    from rine_cache.specs.data import DatasetPart, TrainingSetSpec
+    from rine_cache.specs.training import ExperimentSpec
+    from rine_cache.train import train_experiment
+
+    def features(pairs: tuple[tuple[Path, Path], ...], parts: tuple[DatasetPart, ...]) -> FeatureSet:
+        subsets = [part.subsets for part in parts] or [()] * len(pairs)
+        return FeatureSet([open_part(*pair, chosen) for pair, chosen in zip(pairs, subsets, strict=True)])
+
+    spec = parse_argument(ExperimentSpec, experiment)
+    parts = parse_argument(TrainingSetSpec, training_set) if training_set else None
+    train_experiment(
+        spec,
+        features(train_pairs, parts.train if parts else ()),
+        features(validation_pairs, parts.validation if parts else ()),
+        out,
+        resolve_device(device),
+    )
+
+
+@click.command()
+@click.option("--heads", required=True, type=IN_PATH, help="Folder of heads, or one head.")
+@click.option("--features", required=True, type=IN_PATH, help="Sealed cache.")
+@click.option("--manifest", required=True, type=IN_PATH, help="Manifest the cache was made from.")
+@click.option("--dataset", required=True, help="The data set's name in the config; benchmarks find it by that.")
+@click.option("--view", default="center224", show_default=True, help="The view's name in the config.")
+@click.option("--out", required=True, type=OUT_FILE, help="Score file to write.")
+@device_option
+@log_option
+def score(heads: Path, features: Path, manifest: Path, dataset: str, view: str, out: Path, device: str) -> None:
+    r"""Give every readable image of a cache one logit per head.
+
+    \b
+    Example:
+      rine-cache score --heads results/heads/sample --features test.h5 --manifest test.parquet \\
+          --dataset sample-test --out scores.parquet
+    """
+    from rine_cache.devices import resolve_device
+    from rine_cache.features import open_part
+    from rine_cache.heads.head import load_heads
+    from rine_cache.score import ScoredImages
+    from rine_cache.score import score as run
+
+    part = open_part(features, manifest)
+    run(load_heads(heads), part, ScoredImages(dataset, view), out, resolve_device(device))
+
+
+@click.group()
+def head() -> None:
+    """Import or export heads in the RINE authors' format, ``model_*_trainable.pth``."""
+
+
+@head.command("import")
+@click.argument("source", type=IN_PATH)
+@click.option("--out", required=True, type=OUT_FILE, help="Head to write, a .safetensors file.")
+@click.option("--method", default="RINE-official", show_default=True, help="Method id it gets.")
+@click.option("--training-set", default="", help="What it was trained on, e.g. progan-2.")
+@click.option(
+    "--architecture",
+    default="ViT-L-14-quickgelu",
+    show_default=True,
+    help="Encoder it was trained on.",
+)
+@log_option
+def import_(source: Path, out: Path, method: str, training_set: str, architecture: str) -> None:
+    r"""Read a head that the RINE authors released. The file can run no code.
+
+    \b
+    Example:
+      rine-cache head import model_4class_trainable.pth --out rine-4class.safetensors --training-set progan-4
+    """
+    from rine_cache.heads.head import save_head
+    from rine_cache.heads.official import import_official
+
+    imported = import_official(source, method=method, architecture=architecture, training_set=training_set)
+    save_head(imported, out)
+    LOG.info("%s: %d trainable parameters, %s", out, imported.trainable_parameters, imported.card.head)
+
+
+@head.command("export")
+@click.argument("source", type=IN_PATH)
+@click.option("--out", required=True, type=OUT_FILE, help="File to write, a .pth.")
+@log_option
+def export(source: Path, out: Path) -> None:
+    r"""Write a head as the RINE authors' code loads it.
+
+    \b
+    Example:
+      rine-cache head export results/heads/sample/RINE/seed0.safetensors --out mine_trainable.pth
+    """
+    from rine_cache.heads.head import load_head
+    from rine_cache.heads.official import export_official
+
+    export_official(load_head(source), out)

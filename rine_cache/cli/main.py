@@ -1,0 +1,74 @@
+"""Entry point: the group of commands, each loaded when it is called, and how errors are shown."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module, metadata
+
+import click
+
+from rine_cache.cli.options import log_to
+from rine_cache.errors import RineCacheError, nearest
+
+LOG = logging.getLogger(__name__)
+
+# Command, its module and a line of help: `rine-cache --help` must answer without importing any of them.
+COMMANDS = {
+    "sample": ("data", "Make the sample's images on this machine."),
+    "manifest": ("data", "List a data set's images."),
+    "extract": ("features", "Run the frozen encoder once; keep every block's CLS token."),
+    "verify": ("features", "Re-read caches and check every byte."),
+    "info": ("features", "Say what a cache, manifest or head is of."),
+    "train": ("heads", "Train an experiment's heads from caches."),
+    "score": ("heads", "Score a cache with trained heads."),
+    "head": ("heads", "Import or export heads in the RINE authors' format."),
+    "predict": ("predict", "Score your own images with a trained head."),
+    "evaluate": ("results", "Turn scores into metrics by benchmark and protocol."),
+    "leaderboard": ("results", "Build or show the leaderboard."),
+    "config": ("config", "Check a configuration, or print its schema."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands' names and help by heart, and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"rine_cache.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(f"no command {args[0]!r}; {nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(metadata.version("rine-cache"), package_name="rine-cache")
+def cli() -> None:
+    """Run a frozen CLIP once, cache every block's CLS token, and benchmark detectors from the cache.
+
+    The whole pipeline runs as `snakemake`; its rules call these commands. COMMAND --help gives an example of each.
+    """
+
+
+def main() -> None:
+    """Run the command line; a user's error is one message and exit status 2, never a traceback."""
+    log_to(None)
+    try:
+        cli(prog_name="rine-cache")
+    except RineCacheError as error:
+        LOG.error("%s", error)
+        sys.exit(2)

@@ -1,0 +1,70 @@
+"""Options and set-up that commands share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OUT_FILE = click.Path(dir_okay=False, path_type=Path)
+IN_PATH = click.Path(path_type=Path)
+
+
+class _TerminalHandler(logging.Handler):
+    """Writes messages to stderr without tearing a progress bar apart.
+
+    Where the bar shows, the progress lines meant for logs are left out.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr.isatty() and record.name == "rine_cache.progress":
+            return
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        tqdm.write(prefix + record.getMessage(), file=sys.stderr)
+
+
+def log_to(path: Path | None) -> None:
+    """Send messages to stderr, and as plain lines with the time to a log file."""
+    logger = logging.getLogger("rine_cache")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [_TerminalHandler()]
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_file = logging.FileHandler(path, mode="a", encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        logger.addHandler(to_file)
+
+
+def _set_up_log(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+    log_to(value)
+
+
+log_option = click.option(
+    "--log",
+    type=OUT_FILE,
+    callback=_set_up_log,
+    expose_value=False,
+    help="Append plain lines to this file as well.",
+)
+
+
+def device_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--device``."""
+    return click.option(
+        "--device", default="auto", show_default=True, metavar="auto|cpu|mps|cuda[:N]", help="Where to compute."
+    )(command)
+
+
+def default_workers() -> int:
+    """Return how many decoding threads suit this machine: one per core it may use, sixteen at the most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, cores)

@@ -1,0 +1,109 @@
+"""`rine-cache evaluate` and `rine-cache leaderboard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rine_cache.cli.options import IN_PATH, OUT_FILE, log_option
+
+
+@click.command()
+@click.argument("experiment")
+@click.option("--name", required=True, help="The experiment's name in the config.")
+@click.option("--encoder", required=True, help="Its encoder: YAML file or inline JSON.")
+@click.option("--benchmark", "benchmarks", multiple=True, type=IN_PATH, help="Benchmark file; may be repeated.")
+@click.option("--scores", multiple=True, type=IN_PATH, help="Score file of the experiment; may be repeated.")
+@click.option("--out", required=True, type=OUT_FILE, help="Metrics to write, a Parquet file.")
+@log_option
+def evaluate(
+    experiment: str, name: str, encoder: str, benchmarks: tuple[Path, ...], scores: tuple[Path, ...], out: Path
+) -> None:
+    r"""Measure an experiment's heads on every protocol; what was not scored gives nulls, never a number.
+
+    \b
+    Example:
+      rine-cache evaluate experiment.yaml --name mine --encoder encoder.yaml \\
+          --benchmark config/benchmarks/genimage.yaml --scores scores.parquet --out metrics.parquet
+    """
+    from rine_cache.evaluate import evaluate as run
+    from rine_cache.evaluate import read_scores, write_metrics
+    from rine_cache.specs.base import parse, parse_argument, read_yaml
+    from rine_cache.specs.benchmark import BenchmarkSpec
+    from rine_cache.specs.encoding import EncoderSpec
+    from rine_cache.specs.training import ExperimentSpec
+
+    metrics = run(
+        name,
+        parse_argument(ExperimentSpec, experiment),
+        parse_argument(EncoderSpec, encoder),
+        [parse(BenchmarkSpec, read_yaml(path), str(path)) for path in benchmarks],
+        [read_scores(path) for path in scores],
+    )
+    write_metrics(metrics, out)
+
+
+@click.group()
+def leaderboard() -> None:
+    """Build the leaderboard from metrics and published numbers, or show it."""
+
+
+@leaderboard.command()
+@click.option("--metrics", multiple=True, type=IN_PATH, help="An experiment's metrics; may be repeated.")
+@click.option("--published", multiple=True, type=IN_PATH, help="CSV of published numbers; may be repeated.")
+@click.option("--benchmark", "benchmarks", multiple=True, type=IN_PATH, help="Benchmark file; may be repeated.")
+@click.option("--out", required=True, type=OUT_FILE, help="Leaderboard to write, a Parquet file.")
+@click.option("--markdown", type=OUT_FILE, help="Also write it for people.")
+@log_option
+def build(
+    metrics: tuple[Path, ...],
+    published: tuple[Path, ...],
+    benchmarks: tuple[Path, ...],
+    out: Path,
+    markdown: Path | None,
+) -> None:
+    r"""Join measured and published numbers into one long table.
+
+    \b
+    Example:
+      rine-cache leaderboard build --metrics results/metrics/sample.parquet --published config/published.csv \\
+          --benchmark config/benchmarks/genimage.yaml --out results/leaderboard.parquet
+    """
+    from rine_cache.leaderboard import build_leaderboard, write_leaderboard
+    from rine_cache.report import render_markdown, write_markdown
+    from rine_cache.specs.base import parse, read_yaml
+    from rine_cache.specs.benchmark import BenchmarkSpec
+
+    specs = [parse(BenchmarkSpec, read_yaml(path), str(path)) for path in benchmarks]
+    table = build_leaderboard(metrics, published, specs)
+    write_leaderboard(table, out)
+    if markdown is not None:
+        write_markdown(render_markdown(table, specs), markdown)
+
+
+@leaderboard.command()
+@click.option("--benchmark", default="", help="Show this benchmark only.")
+@click.option("--file", "path", type=IN_PATH, default=Path("results/leaderboard.parquet"), show_default=True)
+@click.option("--config", type=IN_PATH, default=Path("config/config.yaml"), show_default=True)
+def show(benchmark: str, path: Path, config: Path) -> None:
+    r"""Print the leaderboard as tables.
+
+    \b
+    Example:
+      rine-cache leaderboard show --benchmark sample
+    """
+    from rine_cache.errors import ConfigError, nearest
+    from rine_cache.leaderboard import read_leaderboard
+    from rine_cache.report import render_markdown
+    from rine_cache.specs.config import load_benchmarks, load_config
+
+    table = read_leaderboard(path)
+    specs = load_benchmarks(load_config(config), Path())
+    if benchmark:
+        known = set(table["benchmark"])
+        if benchmark not in known:
+            raise ConfigError(f"benchmark {benchmark!r} is not in {path}; {nearest(benchmark, known)}")
+        table = table.filter(benchmark=benchmark)
+        specs = {name: spec for name, spec in specs.items() if name == benchmark}
+    click.echo_via_pager(render_markdown(table, list(specs.values())))

@@ -1,0 +1,231 @@
+"""The leaderboard: measured and published numbers in one long table, one number a row, in percent.
+
+Measured rows are means over seeds with their spread. Rows are ranked only where they can be compared: within
+one benchmark, protocol, training set, test set and metric, and with full coverage. The sample, random
+weights, oracles, aggregators and rows whose training set nobody states are never ranked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from rine_cache.errors import ResultsError
+from rine_cache.evaluate import MEAN
+from rine_cache.evaluate import SCHEMA as METRICS_SCHEMA
+from rine_cache.files import written_whole
+from rine_cache.provenance import fingerprint
+from rine_cache.published import read_published
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rine_cache.specs.benchmark import BenchmarkSpec
+
+SCHEMA = pl.Schema(
+    {
+        "kind": pl.String,
+        "benchmark": pl.String,
+        "protocol": pl.String,
+        "training_set": pl.String,
+        "method": pl.String,
+        "test_set": pl.String,
+        "metric": pl.String,
+        "value": pl.Float64,
+        "std": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "seed_count": pl.Int64,
+        "rank": pl.Int64,
+        "coverage": pl.String,
+        "n_real": pl.Int64,
+        "n_fake": pl.Int64,
+        "n_quarantined": pl.Int64,
+        "encoder": pl.String,
+        "weights": pl.String,
+        "tap": pl.String,
+        "view": pl.String,
+        "blocks": pl.String,
+        "head": pl.String,
+        "trainable_parameters": pl.Int64,
+        "source_kind": pl.String,
+        "note": pl.String,
+        "source": pl.String,
+        "benchmark_as_published": pl.String,
+        "protocol_as_published": pl.String,
+        "test_set_as_published": pl.String,
+        "metric_as_published": pl.String,
+        "code_version": pl.String,
+        "fingerprint": pl.String,
+    }
+)
+KEYS = ("benchmark", "protocol", "training_set", "test_set", "metric")
+# What such a published number says was fitted on the test data: an oracle.
+_ORACLE_NOTE = "threshold shifted"
+
+
+def build_leaderboard(
+    metrics: Sequence[Path], published: Sequence[Path], benchmarks: Sequence[BenchmarkSpec]
+) -> pl.DataFrame:
+    """Join measured and published numbers.
+
+    Parameters
+    ----------
+    metrics
+        Metric files, one per experiment.
+    published
+        CSV files of published numbers.
+    benchmarks
+        Say how many test sets a protocol has, and which benchmarks may be ranked.
+
+    Returns
+    -------
+    Rows of `SCHEMA`, in a fixed order.
+
+    Raises
+    ------
+    ResultsError
+        If a file is missing or malformed, or two experiments measured the same method differently.
+    """
+    sizes = {
+        (benchmark.name, protocol): len(spec.test_sets)
+        for benchmark in benchmarks
+        for protocol, spec in benchmark.protocols.items()
+    }
+    unranked = [benchmark.name for benchmark in benchmarks if not benchmark.ranked]
+    tables = [pl.DataFrame(schema=SCHEMA), _measured(metrics), _published(published, sizes)]
+    rows = pl.concat(tables, how="diagonal")  # what only one kind has is null for the other
+    return _ranked(rows, unranked).select(SCHEMA.names()).sort(*_order(), nulls_last=True, maintain_order=True)
+
+
+def write_leaderboard(leaderboard: pl.DataFrame, path: Path) -> None:
+    """Write the leaderboard as Parquet."""
+    with written_whole(path) as temporary:
+        leaderboard.write_parquet(temporary)
+
+
+def read_leaderboard(path: Path) -> pl.DataFrame:
+    """Read a leaderboard.
+
+    Raises
+    ------
+    ResultsError
+        If there is none at `path`.
+    """
+    try:
+        return pl.read_parquet(path).select(SCHEMA.names())
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ResultsError(f"{path} is not a leaderboard ({error}); make it with `snakemake`") from None
+
+
+def _measured(paths: Sequence[Path]) -> pl.DataFrame:
+    """Aggregate metric files over seeds: mean, sample standard deviation, and what the rows share."""
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pl.read_parquet(path).select(METRICS_SCHEMA.names()))
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise ResultsError(f"{path} holds no metrics ({error}); make it with `rine-cache evaluate`") from None
+    if not tables:
+        return pl.DataFrame()
+    frame = pl.concat(tables)
+    _refuse_homonyms(frame)
+    shared = ["n_real", "n_fake", "n_quarantined", "encoder", "weights", "tap", "view", "blocks", "head"]
+    shared += ["trainable_parameters", "note", "code_version"]
+    measured = pl.col("value").is_not_null().any()
+    return (
+        frame.group_by(*KEYS, "method", maintain_order=True)
+        .agg(
+            *(pl.col(name).first() for name in shared),
+            # One seed without a value (a metric undefined for it) makes the mean unknown, not a mean of the others.
+            value=pl.when(pl.col("value").is_not_null().all()).then(100 * pl.col("value").mean()),
+            std=pl.when(pl.col("value").is_not_null().all()).then(100 * pl.col("value").std()),
+            seed_count=pl.when(measured).then(pl.col("seed").n_unique().cast(pl.Int64)),
+            coverage=pl.format("{}/{}", pl.col("covered").min(), pl.col("test_sets").first()),
+            fingerprint=pl.col("fingerprint").sort().drop_nulls().str.join("\n"),
+        )
+        .with_columns(
+            fingerprint=pl.col("fingerprint").map_elements(_digest, return_dtype=pl.String),
+            kind=pl.lit("measured"),
+            source_kind=pl.lit("measured"),
+            source=pl.format("rine-cache {}", "code_version"),
+            note=pl.when(pl.col("weights") == "random")
+            .then(pl.concat_str(pl.lit("random weights: plumbing only"), "note", separator="; ", ignore_nulls=True))
+            .otherwise(pl.col("note")),
+        )
+    )
+
+
+def _refuse_homonyms(frame: pl.DataFrame) -> None:
+    """Refuse one method id, training set and seed measured by two experiments, since its row could be either's."""
+    twice = (
+        frame.group_by("training_set", "method")
+        .agg(pl.col("experiment").unique().sort())
+        .filter(pl.col("experiment").list.len() > 1)
+    )
+    if not twice.is_empty():
+        row = twice.row(0, named=True)
+        raise ResultsError(
+            f"method {row['method']!r} trained on {row['training_set']!r} is measured by experiments "
+            f"{' and '.join(row['experiment'])}; give it another id in one of them"
+        )
+
+
+def _published(paths: Sequence[Path], sizes: dict[tuple[str, str], int]) -> pl.DataFrame:
+    """Read the published numbers and say how much of its protocol each source covers.
+
+    A source that states a protocol's mean covers it; one that does not covers the test sets it states. The
+    coverage of a protocol that no benchmark file defines is not known.
+    """
+    if not paths:
+        return pl.DataFrame()
+    frame = pl.concat([read_published(path) for path in paths])
+    group = ["benchmark", "protocol", "training_set", "method", "metric", "source", "protocol_as_published"]
+    table = pl.DataFrame(
+        [(benchmark, protocol, size) for (benchmark, protocol), size in sizes.items()],
+        schema={"benchmark": pl.String, "protocol": pl.String, "size": pl.Int64},
+        orient="row",
+    )
+    stated = pl.col("test_set").filter(pl.col("test_set") != MEAN).n_unique().over(group)
+    states_mean = (pl.col("test_set") == MEAN).any().over(group)
+    return (
+        frame.join(table, on=["benchmark", "protocol"], how="left", maintain_order="left")
+        .with_columns(covered=pl.when(states_mean).then(pl.col("size")).otherwise(stated))
+        .with_columns(
+            kind=pl.lit("published"),
+            coverage=pl.when(pl.col("size").is_not_null()).then(pl.format("{}/{}", "covered", "size")),
+        )
+        .drop("size", "covered")
+    )
+
+
+def _ranked(rows: pl.DataFrame, unranked_benchmarks: Sequence[str]) -> pl.DataFrame:
+    covered, of = (pl.col("coverage").str.split("/").list.get(index) for index in (0, 1))
+    rankable = (
+        pl.col("value").is_not_null()
+        & pl.col("training_set").is_not_null()
+        & (covered == of).fill_null(value=False)
+        & ~pl.col("benchmark").is_in(unranked_benchmarks)
+        & (pl.col("source_kind") != "aggregator")
+        & pl.col("weights").ne_missing("random")
+        & ~pl.col("note").str.starts_with(_ORACLE_NOTE).fill_null(value=False)
+    )
+    return rows.with_columns(
+        rank=pl.when(rankable)
+        .then(pl.when(rankable).then(pl.col("value")).rank("min", descending=True).over(*KEYS))
+        .cast(pl.Int64)
+    )
+
+
+def _order() -> list[pl.Expr]:
+    """Sort by benchmark, protocol, training set, test set (the mean first), metric; best first."""
+    mean_first = pl.col("test_set") != MEAN
+    best_first = -pl.col("value")
+    columns = ["benchmark", "protocol", "training_set"]
+    return [*map(pl.col, columns), mean_first, pl.col("test_set"), pl.col("metric"), best_first, pl.col("method")]
+
+
+def _digest(text: str) -> str | None:
+    return fingerprint(text)[:16] if text else None

@@ -1,0 +1,135 @@
+"""The leaderboard for people: Markdown that reads well in a terminal too.
+
+One section per benchmark, one table per protocol, one line per method with the metrics that the protocol's
+papers lead with. Every number, per test set, is in the Parquet file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from rine_cache.evaluate import MEAN
+from rine_cache.files import written_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rine_cache.specs.benchmark import BenchmarkSpec, ProtocolSpec
+
+METRIC_TITLES = {
+    "acc": "accuracy",
+    "real_acc": "real acc.",
+    "fake_acc": "fake acc.",
+    "balanced_acc": "balanced acc.",
+    "f1": "F1",
+    "ap": "AP",
+    "auc": "AUC",
+}
+_INTRODUCTION = """# Leaderboard
+
+Values are percentages; a measured one is the mean over its seeds ± their standard deviation. `coverage` is how many
+of a protocol's test sets stand behind a line: a mean exists only where all do, and only such lines are ranked, among
+lines of one training set. A line marked `-` was not measured: its data are not on this machine. Every number, per test
+set, is in `leaderboard.parquet`.
+"""
+_LINE = ("method", "training_set", "kind", "source_kind", "source", "note", "protocol_as_published")
+
+
+def render_markdown(leaderboard: pl.DataFrame, benchmarks: Sequence[BenchmarkSpec]) -> str:
+    """Render the benchmarks' tables, in their order; protocols that none defines come in one list at the end."""
+    sections = [_INTRODUCTION]
+    for benchmark in benchmarks:
+        sections.append(f"## {benchmark.title}\n\n{benchmark.about}".rstrip() + "\n")
+        for name, protocol in benchmark.protocols.items():
+            rows = leaderboard.filter(benchmark=benchmark.name, protocol=name)
+            sections.append(_protocol_section(name, protocol, rows))
+    defined = [(benchmark.name, protocol) for benchmark in benchmarks for protocol in benchmark.protocols]
+    others = leaderboard.filter(
+        ~pl.concat_str("benchmark", "protocol", separator="/").is_in(list(map("/".join, defined)))
+    )
+    if not others.is_empty():
+        sections.append(_others_section(others))
+    return "\n".join(sections)
+
+
+def write_markdown(text: str, path: Path) -> None:
+    """Write a rendered leaderboard."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _protocol_section(name: str, protocol: ProtocolSpec, rows: pl.DataFrame) -> str:
+    """Make a protocol's table: a line per method, its headline metrics side by side, best first."""
+    single = len(protocol.test_sets) == 1
+    what = protocol.test_sets[0] if single else f"mean of {len(protocol.test_sets)} test sets"
+    shown = rows.filter(pl.col("test_set").is_in([MEAN, *protocol.test_sets] if single else [MEAN]))
+    shown = shown.filter(pl.col("metric").is_in(protocol.headline))
+    lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    for row in shown.iter_rows(named=True):
+        lines.setdefault(tuple(row[column] for column in _LINE), {})[row["metric"]] = row
+    header = ["rank", "method", "training set", "kind", *(METRIC_TITLES[metric] for metric in protocol.headline)]
+    header += ["coverage", "real + fake", "source"]
+    body = [_line(cells, protocol.headline) for cells in sorted(lines.values(), key=lambda c: _best(c, protocol))]
+    unlisted = rows.filter(kind="published")["method"].n_unique() - shown.filter(kind="published")["method"].n_unique()
+    footnote = f"\n{unlisted} more published methods state no mean; their test sets are in the Parquet file.\n"
+    return f"### {name}: {what}\n\n{_table(header, body)}" + (footnote if unlisted > 0 else "")
+
+
+def _best(cells: dict[str, dict[str, Any]], protocol: ProtocolSpec) -> tuple[bool, float, str]:
+    """Order lines by their first headline value, largest first, those without one last."""
+    lead = cells.get(protocol.headline[0])
+    value = lead["value"] if lead else None
+    method = next(iter(cells.values()))["method"]
+    return (value is None, -(value or 0.0), method)
+
+
+def _line(cells: dict[str, dict[str, Any]], headline: Sequence[str]) -> list[str]:
+    first = next(iter(cells.values()))
+    lead = cells.get(headline[0], first)
+    counts = f"{first['n_real']:,} + {first['n_fake']:,}" if first["n_real"] is not None else ""
+    if first["n_quarantined"]:
+        counts += f" ({first['n_quarantined']:,} quarantined)"
+    return [
+        str(lead["rank"] or ""),
+        first["method"],
+        first["training_set"] or "not stated",
+        first["kind"] if first["kind"] == "measured" else first["source_kind"],
+        *(_value(cells.get(metric)) for metric in headline),
+        first["coverage"] or "",
+        counts,
+        "; ".join(filter(None, (_shorten(first["source"]), first["note"]))),
+    ]
+
+
+def _value(row: dict[str, Any] | None) -> str:
+    if row is None or row["value"] is None:
+        return "-"
+    spread = f" ± {row['std']:.2f}" if row["std"] is not None else ""
+    return f"{row['value']:.2f}{spread}"
+
+
+def _shorten(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def _table(header: list[str], body: list[list[str]]) -> str:
+    """Lay out a Markdown table with its columns padded, so that it reads as plain text as well."""
+    rows = [header, *([cell.replace("|", "\\|") for cell in line] for line in body)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    rendered = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([rendered[0], rule, *rendered[1:]]) + "\n"
+
+
+def _others_section(others: pl.DataFrame) -> str:
+    counts = others.group_by("benchmark", "protocol").len("rows").sort("benchmark", "protocol")
+    body = [[row["benchmark"], row["protocol"], f"{row['rows']:,}"] for row in counts.iter_rows(named=True)]
+    table = _table(["benchmark", "protocol", "published numbers"], body)
+    return (
+        f"## Protocols with published numbers only\n\nNo benchmark file of this configuration defines them.\n\n{table}"
+    )

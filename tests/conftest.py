@@ -1,0 +1,109 @@
+"""Fixtures shared by the tests: tiny images, a torch-free stand-in for the encoder, caches made with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rine_cache.extract import extract
+from rine_cache.layouts import list_images
+from rine_cache.manifest import Manifest, build_manifest, write_manifest
+from rine_cache.specs.encoding import ViewSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SIZE = 16  # pixels a side of the stand-in's input
+CENTER = ViewSpec(kind="center", size=SIZE)
+
+
+class Encoded(NamedTuple):
+    tokens: dict[str, np.ndarray]
+    embedding: np.ndarray
+
+
+class StandInEncoder:
+    """Encodes without torch: fixed random projections of the pixels, so that equal images have equal features."""
+
+    def __init__(self, batch_size: int = 4, blocks: int = 3, width: int = 8, embedding: int = 5, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self._weights = rng.normal(size=(blocks, SIZE * SIZE * 3, width)).astype(np.float32) / SIZE
+        self._projection = rng.normal(size=(SIZE * SIZE * 3, embedding)).astype(np.float32) / SIZE
+        self.identity: dict[str, Any] = {
+            "architecture": "stand-in",
+            "activation": "none",
+            "weights_sha256": f"{seed:064d}",
+            "image_size": SIZE,
+            "mean": [0.0, 0.0, 0.0],
+            "std": [1.0, 1.0, 1.0],
+        }
+        self.compute_dtype = "float32"
+        self.batch_size = batch_size
+        self.device = "cpu"
+        self.block_count = blocks
+        self.width = width
+        self.embedding_width = embedding
+        self.image_size = SIZE
+        self.passes = 0
+
+    def encode(self, crops: np.ndarray) -> Encoded:
+        assert crops.shape == (self.batch_size, SIZE, SIZE, 3), "batches have one fixed shape"
+        self.passes += 1
+        pixels = crops.reshape(self.batch_size, -1).astype(np.float32) / 255  # (B, S*S*3)
+        tokens = np.einsum("bp,kpd->kbd", pixels, self._weights).astype(np.float16)  # (K, B, D)
+        return Encoded({"ln_2": tokens, "block": tokens + 1}, (pixels @ self._projection).astype(np.float16))
+
+
+@pytest.fixture
+def encoder() -> StandInEncoder:
+    return StandInEncoder()
+
+
+@pytest.fixture
+def make_images(tmp_path: Path) -> Callable[..., Path]:
+    """Write `per_class` random PNGs per class below a folder; fakes are brighter, so that they can be learnt."""
+
+    def make(name: str = "images", per_class: int = 10, seed: int = 0) -> Path:
+        rng = np.random.default_rng(seed)
+        root = tmp_path / name
+        for folder, offset in (("0_real", 0), ("1_fake/gen-a", 60), ("1_fake/gen-b", 60)):
+            for index in range(per_class):
+                pixels = rng.integers(0, 190, (SIZE + 4, SIZE + 6, 3)) + offset
+                path = root / folder / f"{index:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+        return root
+
+    return make
+
+
+class MadeCache(NamedTuple):
+    features: Path
+    manifest_path: Path
+    manifest: Manifest
+
+
+@pytest.fixture
+def make_cache(tmp_path: Path, make_images: Callable[..., Path]) -> Callable[..., MadeCache]:
+    """Make a sealed cache of random images with the stand-in encoder, and its manifest."""
+
+    def make(
+        name: str = "images",
+        per_class: int = 10,
+        seed: int = 0,
+        view: ViewSpec = CENTER,
+        tap: str = "ln_2",
+        encoder: StandInEncoder | None = None,
+    ) -> MadeCache:
+        root = make_images(name, per_class, seed)
+        manifest = build_manifest(list_images(root, "folder"), root)
+        manifest_path, features = tmp_path / f"{name}.parquet", tmp_path / f"{name}-{tap}.h5"
+        write_manifest(manifest, manifest_path)
+        extract(manifest, encoder or StandInEncoder(), tap=tap, view=view, output=features, workers=2)
+        return MadeCache(features, manifest_path, manifest)
+
+    return make

@@ -1,0 +1,43 @@
+# Images on disk to manifests.
+
+
+if CONFIG.sample:
+
+    rule sample:
+        output:
+            provenance=f"{CONFIG.sample.root}/provenance.json",
+        log:
+            "results/logs/sample.log",
+        benchmark:
+            "results/timings/sample.tsv"
+        conda:
+            "../../environment.yml"
+        threads: 2
+        params:
+            spec=as_json(CONFIG.sample),
+        message:
+            "making the sample's images"
+        shell:
+            "rine-cache sample {params.spec:q} --log {log:q}"
+
+
+rule manifest:
+    input:
+        required_by,
+    output:
+        manifest="results/manifests/{dataset}.parquet",
+    log:
+        "results/logs/manifest/{dataset}.log",
+    benchmark:
+        "results/timings/manifest/{dataset}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        root=lookup(dpath="datasets/{dataset}/root", within=SETTINGS),
+        layout=lookup(dpath="datasets/{dataset}/layout", within=SETTINGS),
+        group_pattern=lookup(dpath="datasets/{dataset}/group_pattern", within=SETTINGS),
+    message:
+        "listing the images of {wildcards.dataset}"
+    shell:
+        "rine-cache manifest {params.root:q} --layout {params.layout:q} --group-pattern {params.group_pattern:q} "
+        "--out {output.manifest:q} --log {log:q}"

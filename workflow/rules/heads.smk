@@ -1,0 +1,52 @@
+# Caches to trained heads, and heads to scores. No image is read from here on.
+
+
+rule train:
+    input:
+        train=train_files,
+        validation=validation_files,
+    output:
+        heads=directory("results/heads/{experiment}"),
+    log:
+        "results/logs/train/{experiment}.log",
+    benchmark:
+        "results/timings/train/{experiment}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: workflow.cores or 8
+    resources:
+        gpu=int(CONFIG.gpu),
+    params:
+        experiment=experiment_json,
+        training_set=training_set_json,
+        files=train_options,
+        device=CONFIG.device,
+    message:
+        "training the heads of {wildcards.experiment}"
+    shell:
+        "rine-cache train {params.experiment:q} {params.files} --training-set {params.training_set:q} "
+        "--out {output.heads:q} --device {params.device} --log {log:q}"
+
+
+rule score:
+    input:
+        heads="results/heads/{experiment}",
+        features=scored_features,
+        manifest="results/manifests/{dataset}.parquet",
+    output:
+        scores="results/scores/{experiment}/{view}/{dataset}.parquet",
+    log:
+        "results/logs/score/{experiment}/{view}/{dataset}.log",
+    benchmark:
+        "results/timings/score/{experiment}/{view}/{dataset}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    params:
+        device=CONFIG.device,
+    message:
+        "scoring {wildcards.dataset} with the heads of {wildcards.experiment}"
+    shell:
+        "rine-cache score --heads {input.heads:q} --features {input.features:q} --manifest {input.manifest:q} "
+        "--dataset {wildcards.dataset} --view {wildcards.view} --out {output.scores:q} --device {params.device} "
+        "--log {log:q}"
