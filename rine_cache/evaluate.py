@@ -239,7 +239,7 @@ def _find(spec: TestSetSpec, view: str, by_source: dict[tuple[str, str], Scores]
         provenance=[
             selection.scores.header[name]
             for selection in selections
-            for name in ("encoding_fingerprint", "manifest_digest")
+            for name in ("encoding_fingerprint", "manifest_digest", "content_digest")
         ],
     )
 

@@ -71,7 +71,7 @@ class FeatureSet:
     labels
         0 real, 1 fake, shape (N,), int64.
     fingerprint
-        Digest over the parts' encoding keys, manifests and subsets.
+        Digest over the parts' encoding keys, manifests, contents and subsets.
     """
 
     def __init__(self, parts: Sequence[FeaturePart]) -> None:
@@ -88,7 +88,10 @@ class FeatureSet:
             [part.manifest.table["label"].to_numpy()[part.rows] for part in parts]
         ).astype(np.int64)  # (N,)
         self.fingerprint = fingerprint(
-            [[part.cache.fingerprint, part.manifest.digest, list(part.subsets)] for part in parts]
+            [
+                [part.cache.fingerprint, part.manifest.digest, part.cache.content_digest, list(part.subsets)]
+                for part in parts
+            ]
         )
 
     def __len__(self) -> int:

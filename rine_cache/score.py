@@ -69,6 +69,7 @@ def score(heads: Sequence[Head], part: FeaturePart, named: ScoredImages, output:
         **named._asdict(),
         "encoding_fingerprint": part.cache.fingerprint,
         "manifest_digest": part.manifest.digest,
+        "content_digest": part.cache.content_digest,
         "code_version": code_version(),
         "heads": [_describe(head) for head in heads],
     }

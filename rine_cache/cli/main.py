@@ -68,7 +68,13 @@ def main() -> None:
     """Run the command line; a user's error is one message and exit status 2, never a traceback."""
     log_to(None)
     try:
-        cli(prog_name="rine-cache")
+        sys.exit(cli.main(prog_name="rine-cache", standalone_mode=False))
     except RineCacheError as error:
         LOG.error("%s", error)
         sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        LOG.error("interrupted; what was written is kept, and the same command goes on from there")
+        sys.exit(130)

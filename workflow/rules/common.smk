@@ -65,6 +65,12 @@ def required_by(wildcards):
     return CONFIG.datasets[wildcards.dataset].requires or []
 
 
+def group_options(wildcards):
+    """Return the option that says which images share a group, where the data set has one."""
+    pattern = CONFIG.datasets[wildcards.dataset].group_pattern
+    return repeated("--group-pattern", [[pattern]] if pattern else [])
+
+
 # features.smk
 
 

@@ -35,9 +35,9 @@ rule manifest:
     params:
         root=lookup(dpath="datasets/{dataset}/root", within=SETTINGS),
         layout=lookup(dpath="datasets/{dataset}/layout", within=SETTINGS),
-        group_pattern=lookup(dpath="datasets/{dataset}/group_pattern", within=SETTINGS),
+        group=group_options,
     message:
         "listing the images of {wildcards.dataset}"
     shell:
-        "rine-cache manifest {params.root:q} --layout {params.layout:q} --group-pattern {params.group_pattern:q} "
+        "rine-cache manifest {params.root:q} --layout {params.layout:q} {params.group} "
         "--out {output.manifest:q} --log {log:q}"

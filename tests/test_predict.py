@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rine_cache.errors import CacheMismatchError
+from rine_cache.heads.head import FeatureIdentity, Head, HeadCard, build_network
+from rine_cache.predict import block_weights, predict
+from rine_cache.specs.training import HeadSpec, LinearHeadSpec, RineHeadSpec
+from tests.conftest import CENTER, SIZE, StandInEncoder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def head_for(encoder: StandInEncoder, spec: HeadSpec) -> Head:
+    torch.manual_seed(0)
+    features = FeatureIdentity(encoder=encoder.identity, tap="ln_2", block_count=3, token_width=8, embedding_width=5)
+    return Head(HeadCard(method="m", head=spec, features=features), build_network(spec, features).eval())
+
+
+@pytest.mark.parametrize("spec", [RineHeadSpec(kind="rine", width=8, blocks=(0, 2)), LinearHeadSpec(kind="linear")])
+def test_a_prediction_is_the_sigmoid_of_the_heads_logit(tmp_path: Path, spec: HeadSpec) -> None:
+    encoder = StandInEncoder(batch_size=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    head = head_for(encoder, spec)
+    (found,) = predict([tmp_path / "a.png"], head, encoder, CENTER)
+    encoded = encoder.encode(pixels[None])
+    inputs = encoded.embedding if spec.kind == "linear" else encoded.tokens["ln_2"][[0, 2], 0][None]
+    with torch.no_grad():
+        logit = head.network(torch.from_numpy(inputs.astype(np.float32))).logit.item()
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
+
+
+def test_an_image_that_cannot_be_read_has_no_probability_and_stops_nothing(tmp_path: Path) -> None:
+    encoder = StandInEncoder(batch_size=1)
+    Image.new("RGB", (4, 4)).save(tmp_path / "tiny.png")
+    (tmp_path / "text.jpg").write_text("no image")
+    paths = [tmp_path / "text.jpg", tmp_path / "none.png", tmp_path / "tiny.png"]
+    found = predict(paths, head_for(encoder, RineHeadSpec(kind="rine", width=8)), encoder, CENTER)
+    assert [row.probability is None for row in found] == [True, True, False]
+    assert found[0].problem.startswith("not_an_image")
+    assert found[1].problem.startswith("missing")
+
+
+def test_another_encoder_than_the_heads_is_refused(tmp_path: Path) -> None:
+    head = head_for(StandInEncoder(seed=1), RineHeadSpec(kind="rine", width=8))
+    with pytest.raises(CacheMismatchError, match="weights_sha256"):
+        predict([tmp_path / "a.png"], head, StandInEncoder(batch_size=1), CENTER)
+
+
+def test_block_weights_add_to_one_over_the_blocks_that_are_read() -> None:
+    encoder = StandInEncoder()
+    weights = block_weights(head_for(encoder, RineHeadSpec(kind="rine", width=8, blocks=(0, 2))))
+    assert weights is not None
+    assert list(weights) == [0, 2]
+    assert sum(weights.values()) == pytest.approx(1)
+    equal = block_weights(head_for(encoder, RineHeadSpec(kind="rine", width=8, tie=False)))
+    assert equal == pytest.approx({0: 1 / 3, 1: 1 / 3, 2: 1 / 3})
+    assert block_weights(head_for(encoder, LinearHeadSpec(kind="linear"))) is None
