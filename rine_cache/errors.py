@@ -21,6 +21,10 @@ class ConfigError(RineCacheError):
     """A configuration key, value or command-line argument is not allowed."""
 
 
+class OutputError(RineCacheError):
+    """A file cannot be written where it was asked for."""
+
+
 class ManifestError(RineCacheError):
     """A manifest is missing, malformed, or describes other images than expected."""
 

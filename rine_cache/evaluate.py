@@ -7,6 +7,7 @@ set and subset it names was scored. What is missing is a row with nulls, never a
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,11 +15,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rine_cache.errors import ResultsError
+from rine_cache.errors import ResultsError, nearest
 from rine_cache.files import written_whole
 from rine_cache.layouts.entry import FAKE, REAL
 from rine_cache.metrics import METRICS, binary_metrics
 from rine_cache.provenance import code_version, fingerprint
+from rine_cache.specs.benchmark import MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from rine_cache.specs.encoding import EncoderSpec
     from rine_cache.specs.training import ExperimentSpec
 
-MEAN = "mean"
+LOG = logging.getLogger(__name__)
 
 SCHEMA = pl.Schema(
     {
@@ -62,6 +64,9 @@ SCHEMA = pl.Schema(
 )
 
 
+_HEADER = {"dataset", "view", "encoding_fingerprint", "manifest_digest", "content_digest", "heads"}
+
+
 class Scores(NamedTuple):
     """A score file: its header, its images, and one row of logits per head of the header."""
 
@@ -73,6 +78,12 @@ class Scores(NamedTuple):
     def heads(self) -> dict[tuple[str, int], dict[str, Any]]:
         """The heads by method and seed, in the order of the logits' rows."""
         return {(head["method"], head["seed"]): head for head in self.header["heads"]}
+
+    def in_order(self, heads: Sequence[tuple[str, int]]) -> Scores:
+        """Return the same scores with their heads in the order given."""
+        rows = [list(self.heads).index(head) for head in heads]
+        header = {**self.header, "heads": [self.header["heads"][row] for row in rows]}
+        return Scores(header, self.images, self.logits[rows])
 
 
 class _Selection(NamedTuple):
@@ -103,13 +114,18 @@ def read_scores(path: Path) -> Scores:
     try:
         table = pq.read_table(path)
         header = json.loads((table.schema.metadata or {})[b"rine_cache"])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        if missing := _HEADER - header.keys():
+            raise ResultsError(f"{path} is not a score file: its header lacks {', '.join(sorted(missing))}")
+        frame = pl.DataFrame(table)
+        heads = len(header["heads"])
+        logits = frame["logit"].cast(pl.Float32).fill_null(float("nan")).to_numpy().reshape(heads, -1)  # (H, N)
+        images = frame.head(logits.shape[1]).select("image_id", "label", "subset", "group")
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError, KeyError, ValueError, AttributeError) as error:
         raise ResultsError(f"{path} is not a score file ({error}); make it with `rine-cache score`") from None
-    frame = pl.DataFrame(table)
-    heads = len(header["heads"])
-    count = frame.height // heads
-    logits = frame["logit"].cast(pl.Float32).fill_null(float("nan")).to_numpy().reshape(heads, count)  # (H, N)
-    return Scores(header, frame.head(count).select("image_id", "label", "subset", "group"), logits)
+    lost = np.isnan(logits)  # (H, N)
+    if (lost != lost[:1]).any():
+        raise ResultsError(f"{path}: its heads do not agree on which images could be read; score it again")
+    return Scores(header, images, logits)
 
 
 def evaluate(
@@ -137,21 +153,22 @@ def evaluate(
     Raises
     ------
     ResultsError
-        If the score files are of other heads than the experiment's, or of different ones.
+        If the score files are of other heads than the experiment's, or of different ones, or a data set or
+        benchmark is given twice.
     """
     heads = [(method, seed) for method in experiment.methods for seed in experiment.seeds]
     _check_heads(heads, scores)
-    by_source = {(part.header["dataset"], part.header["view"]): part for part in scores}
+    scores = [part.in_order(heads) for part in scores]
+    by_source = _by_source(scores)
+    _refuse_repeated([benchmark.name for benchmark in benchmarks], "benchmark")
     trained = scores[0].heads if scores else {}
     rows: list[dict[str, Any]] = []
     for benchmark in benchmarks:
         found = {test_set: _find(spec, benchmark.view, by_source) for test_set, spec in benchmark.test_sets.items()}
-        for method, seed in heads:
+        for index, (method, seed) in enumerate(heads):
             head = trained.get((method, seed))
-            index = list(trained).index((method, seed)) if head else None
             measured = {
-                test_set: binary_metrics(*_finite(data, index)) if data and index is not None else None
-                for test_set, data in found.items()
+                test_set: binary_metrics(*_finite(data, index)) if data else None for test_set, data in found.items()
             }
             shared = {
                 "experiment": name,
@@ -164,6 +181,7 @@ def evaluate(
                 "tap": experiment.tap,
                 "view": benchmark.view,
                 **_head_columns(experiment, method, head),
+                "note": "; ".join(filter(None, (benchmark.note, experiment.methods[method].note))) or None,
                 "code_version": code_version(),
             }
             for protocol, spec in benchmark.protocols.items():
@@ -196,6 +214,19 @@ def _check_heads(heads: list[tuple[str, int]], scores: Sequence[Scores]) -> None
             )
 
 
+def _by_source(scores: Sequence[Scores]) -> dict[tuple[str, str], Scores]:
+    """Find score files by data set and view."""
+    sources = [(part.header["dataset"], part.header["view"]) for part in scores]
+    _refuse_repeated([f"{dataset} through {view}" for dataset, view in sources], "score file of")
+    return dict(zip(sources, scores, strict=True))
+
+
+def _refuse_repeated(names: Sequence[str], what: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ResultsError(f"the {what} {name} is given more than once; give each once")
+
+
 def _head_columns(experiment: ExperimentSpec, method: str, head: dict[str, Any] | None) -> dict[str, Any]:
     spec = experiment.methods[method]
     blocks = "embedding" if spec.head.kind == "linear" else spec.head.blocks
@@ -205,7 +236,6 @@ def _head_columns(experiment: ExperimentSpec, method: str, head: dict[str, Any] 
         "blocks": str(blocks),
         "head": spec.head.kind,
         "trainable_parameters": head["trainable_parameters"] if head else None,
-        "note": spec.note or None,
     }
 
 
@@ -214,7 +244,11 @@ def _find(spec: TestSetSpec, view: str, by_source: dict[tuple[str, str], Scores]
     selections = []
     for source, label in ((spec.real, REAL), (spec.fake, FAKE)):
         scores = by_source.get((source.dataset, view))
-        if scores is None or not set(source.subsets) <= set(scores.images["subset"]):
+        if scores is None:
+            return None
+        present = set(scores.images["subset"])
+        if absent := [subset for subset in source.subsets if subset not in present]:
+            LOG.warning("%s has no subset %r; %s", source.dataset, absent[0], nearest(absent[0], present))
             return None
         selections.append(_Selection(scores, _rows(scores, source, label)))
     identities = [
@@ -230,7 +264,7 @@ def _find(spec: TestSetSpec, view: str, by_source: dict[tuple[str, str], Scores]
     ]
     logits = np.concatenate([selection.scores.logits[:, selection.rows] for selection in selections], axis=1)  # (H, n)
     everything = [identity for part in identities for identity in part]
-    lost = np.isnan(logits).any(axis=0) if len(logits) else np.zeros(0, bool)
+    lost = np.isnan(logits[0])  # (n,): the heads agree, which read_scores checks
     return _TestSet(
         labels=np.array([label for _, _, label in everything], np.int64),
         logits=logits,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -189,7 +190,7 @@ def extract(
         if encoded < len(manifest):
             LOG.info("resuming %s: %d of %d images are done", output, len(manifest) - encoded, len(manifest))
         with (
-            progress(f"extract {output.stem}", len(manifest), " images", len(manifest) - encoded) as bar,
+            progress(f"extract {output.stem}", len(manifest), "images", len(manifest) - encoded) as bar,
             ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool,
         ):
             reader = _ReadAhead(pool, manifest, view, encoder.batch_size)
@@ -255,6 +256,10 @@ class _ReadAhead:
             image = decode(content)
             width, height, name = image.width, image.height, image.format
             crops = render(self._view, image.rgb, content_sha256)  # (V, S, S, 3)
+        except MemoryError:
+            raise RineCacheError(
+                f"out of memory while decoding {image_id}; lower --workers and run the same command again"
+            ) from None
         except UnreadableImageError as error:
             LOG.warning("quarantined %s: %s (%s)", image_id, error.reason.name.lower(), error.detail)
             return _Rendered(None, content_sha256, width, height, name, error.reason)
@@ -263,6 +268,8 @@ class _ReadAhead:
     def _read(self, image_id: str) -> bytes:
         path = self._root / image_id
         try:
+            if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+                raise UnreadableImageError(Reason.MISSING, "no regular file")
             return path.read_bytes()
         except (FileNotFoundError, PermissionError) as error:
             if not self._root.is_dir():
@@ -320,14 +327,13 @@ def _report(cache: FeatureCache, manifest: Manifest, encoded: int) -> Extraction
 
 def _label_conflicts(cache: FeatureCache, manifest: Manifest) -> list[tuple[str, str]]:
     """Pair each image with the first of the same bytes that has the other label."""
-    first: dict[bytes, int] = {}
-    labels, image_ids = manifest.table["label"], manifest.table["image_id"]
-    conflicts = []
-    for row in np.flatnonzero(cache.readable):
-        earlier = first.setdefault(cache.content_sha256[row].tobytes(), int(row))
-        if labels[earlier] != labels[int(row)]:
-            conflicts.append((image_ids[earlier], image_ids[int(row)]))
-    return conflicts
+    rows = np.flatnonzero(cache.readable)  # (n,)
+    content = np.ascontiguousarray(cache.content_sha256[rows]).view("V32").reshape(-1)  # (n,)
+    _, first, group = np.unique(content, return_index=True, return_inverse=True)
+    earliest = rows[first[group]]  # (n,): the first row with the same bytes
+    labels, image_ids = manifest.table["label"].to_numpy(), manifest.table["image_id"]
+    odd = np.flatnonzero(labels[earliest] != labels[rows])
+    return [(image_ids[int(earliest[at])], image_ids[int(rows[at])]) for at in odd]
 
 
 class _ParentGuard:

@@ -10,7 +10,7 @@ CMYK                             Pillow's plain conversion, no colour profile
 16 bits a channel                the high byte
 32-bit integer, floating point   quarantined: their range is not known
 several frames                   the first
-EXIF orientation                 not applied, as the RINE authors' code does
+EXIF orientation                 not applied, as the RINE authors' code does; Pillow itself turns TIFFs
 truncated or damaged             quarantined; never half gray
 more than `MAX_PIXELS` pixels    quarantined before its pixels are decoded
 ===============================  ==================================================================
@@ -35,6 +35,9 @@ FORMATS: list[str] = [
     if name in Image.OPEN  # some builds of Pillow lack a codec
 ]
 MAX_PIXELS = 2**28  # 16,384 x 16,384: 805 MB as RGB
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower; the one above is checked before pixels are decoded
+# Oddities in metadata, which is not used. Decoding runs in threads, where warnings.catch_warnings is not safe.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _CONVERTIBLE = {"1", "L", "LA", "La", "P", "PA", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"}
 
@@ -64,20 +67,15 @@ def decode(content: bytes) -> DecodedImage:
     if not content:
         raise UnreadableImageError(Reason.EMPTY, "the file holds no bytes")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns above a limit of its own and of oddities in metadata; the limit here is stricter
-            # where it matters, and the metadata is not used.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            _check_size(image)
-            image.load()
-            return DecodedImage(_to_rgb(image), image.width, image.height, image.format or "?")
-    except UnreadableImageError:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        _check_size(image)
+        image.load()
+        rgb = _to_rgb(image)
+        return DecodedImage(rgb, rgb.width, rgb.height, image.format or "?")
+    except (UnreadableImageError, MemoryError):  # a shortage of memory says nothing about the image
         raise
     except UnidentifiedImageError:
         raise UnreadableImageError(Reason.NOT_AN_IMAGE, "no known image format") from None
-    except Image.DecompressionBombError as error:
-        raise UnreadableImageError(Reason.TOO_LARGE, str(error)) from None
     except Exception as error:  # noqa: BLE001 - Pillow's plug-ins raise many kinds on malformed bytes
         raise UnreadableImageError(Reason.DAMAGED, f"{type(error).__name__}: {error}") from None
 
@@ -92,7 +90,7 @@ def _check_size(image: Image.Image) -> None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # 16 bits, whatever the mode
         high_byte = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)  # (height, width)
         return Image.fromarray(high_byte).convert("RGB")
     if image.mode in _CONVERTIBLE:

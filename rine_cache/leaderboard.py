@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from rine_cache.errors import ResultsError
-from rine_cache.evaluate import MEAN
 from rine_cache.evaluate import SCHEMA as METRICS_SCHEMA
 from rine_cache.files import written_whole
 from rine_cache.provenance import fingerprint
 from rine_cache.published import read_published
+from rine_cache.specs.benchmark import MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,17 +159,21 @@ def _measured(paths: Sequence[Path]) -> pl.DataFrame:
 
 
 def _refuse_homonyms(frame: pl.DataFrame) -> None:
-    """Refuse one method id, training set and seed measured by two experiments, since its row could be either's."""
-    twice = (
-        frame.group_by("training_set", "method")
-        .agg(pl.col("experiment").unique().sort())
-        .filter(pl.col("experiment").list.len() > 1)
-    )
-    if not twice.is_empty():
-        row = twice.row(0, named=True)
+    """Refuse a number that is measured twice: by two experiments, or because a file is given twice."""
+    mixed = frame.group_by("training_set", "method").agg(pl.col("experiment").unique().sort())
+    mixed = mixed.filter(pl.col("experiment").list.len() > 1)
+    if not mixed.is_empty():
+        row = mixed.row(0, named=True)
         raise ResultsError(
             f"method {row['method']!r} trained on {row['training_set']!r} is measured by experiments "
             f"{' and '.join(row['experiment'])}; give it another id in one of them"
+        )
+    twice = frame.filter(pl.struct(*KEYS, "method", "seed").is_duplicated())
+    if not twice.is_empty():
+        row = twice.row(0, named=True)
+        raise ResultsError(
+            f"method {row['method']!r} (seed {row['seed']}) is measured more than once by experiment "
+            f"{row['experiment']!r}; give each file of metrics once"
         )
 
 

@@ -86,18 +86,21 @@ def read_manifest(path: Path) -> Manifest:
     try:
         arrow = pq.read_table(path)
         header = json.loads((arrow.schema.metadata or {})[b"rine_cache"])
+        root, written = Path(header["root"]), str(header["digest"])
+        table = pl.DataFrame(arrow).select(SCHEMA.names()).cast(dict(SCHEMA))  # type: ignore[arg-type]  # polars' stubs
     except FileNotFoundError:
         raise ManifestError(f"no manifest at {path}; make it with `rine-cache manifest`") from None
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise ManifestError(f"{path} is not a manifest ({error}); make it with `rine-cache manifest`") from None
-    table = pl.DataFrame(arrow).select(SCHEMA.names()).cast(dict(SCHEMA))  # type: ignore[arg-type]  # polars' stubs
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError, LookupError, TypeError, ValueError) as error:
+        raise ManifestError(
+            f"{path} is not a manifest ({type(error).__name__}: {error}); make it with `rine-cache manifest`"
+        ) from None
     digest = _digest(table)
-    if digest != header["digest"]:
+    if digest != written:
         raise ManifestError(
             f"{path} was altered: its rows have digest {digest[:12]}, it was written with "
-            f"{header['digest'][:12]}; make it again with `rine-cache manifest`"
+            f"{written[:12]}; make it again with `rine-cache manifest`"
         )
-    return Manifest(table, Path(header["root"]), digest)
+    return Manifest(table, root, digest)
 
 
 def _digest(table: pl.DataFrame) -> str:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOG = logging.getLogger("rine_cache")
+LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -40,12 +40,12 @@ class Progress:
         now = time.monotonic()
         self._last_line = now
         rate = (self._done - self._initial) / max(now - self._start, 1e-9)
-        left = (self._total - self._done) / rate if rate > 0 else 0.0
-        minutes, seconds = divmod(round(left), 60)
-        LOG.info(
-            "%s: %d/%d %s, %.1f/s, %02d:%02d left",
-            *(self._what, self._done, self._total, self._unit, rate, minutes, seconds),
-        )
+        remaining = self._total - self._done
+        if remaining and not rate:
+            left = "--:--"  # not known yet
+        else:
+            left = "{:02d}:{:02d}".format(*divmod(round(remaining / rate) if remaining else 0, 60))
+        LOG.info("%s: %d/%d %s, %.1f/s, %s left", self._what, self._done, self._total, self._unit, rate, left)
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def progress(what: str, total: int, unit: str, initial: int = 0) -> Iterator[Pro
 
     The bar shows only where stderr is a terminal; a last log line is written however the block ends.
     """
-    with tqdm(total=total, initial=initial, desc=what, unit=unit, disable=None, dynamic_ncols=True) as bar:
+    with tqdm(total=total, initial=initial, desc=what, unit=f" {unit}", disable=None, dynamic_ncols=True) as bar:
         display = Progress(bar, what, unit, total, initial)
         try:
             yield display

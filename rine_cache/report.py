@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rine_cache.evaluate import MEAN
 from rine_cache.files import written_whole
+from rine_cache.specs.benchmark import MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,10 +66,14 @@ def _protocol_section(name: str, protocol: ProtocolSpec, rows: pl.DataFrame) -> 
     single = len(protocol.test_sets) == 1
     what = protocol.test_sets[0] if single else f"mean of {len(protocol.test_sets)} test sets"
     shown = rows.filter(pl.col("test_set").is_in([MEAN, *protocol.test_sets] if single else [MEAN]))
+    shown = shown.unique([*_LINE, "metric", "value"], maintain_order=True)  # a lone test set is its own mean
     shown = shown.filter(pl.col("metric").is_in(protocol.headline))
     lines: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in shown.iter_rows(named=True):
-        lines.setdefault(tuple(row[column] for column in _LINE), {})[row["metric"]] = row
+        key = tuple(row[column] for column in _LINE)
+        while row["metric"] in lines.get(key, {}):  # the same source states it twice: both stand
+            key = (*key, "again")
+        lines.setdefault(key, {})[row["metric"]] = row
     header = ["rank", "method", "training set", "kind", *(METRIC_TITLES[metric] for metric in protocol.headline)]
     header += ["coverage", "real + fake", "source"]
     body = [_line(cells, protocol.headline) for cells in sorted(lines.values(), key=lambda c: _best(c, protocol))]
@@ -117,7 +121,7 @@ def _shorten(text: str, limit: int = 60) -> str:
 
 def _table(header: list[str], body: list[list[str]]) -> str:
     """Lay out a Markdown table with its columns padded, so that it reads as plain text as well."""
-    rows = [header, *([cell.replace("|", "\\|") for cell in line] for line in body)]
+    rows = [header, *([" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in body)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     rendered = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -127,7 +131,7 @@ def _table(header: list[str], body: list[list[str]]) -> str:
 
 
 def _others_section(others: pl.DataFrame) -> str:
-    counts = others.group_by("benchmark", "protocol").len("rows").sort("benchmark", "protocol")
+    counts = others.filter(kind="published").group_by("benchmark", "protocol").len("rows").sort("benchmark", "protocol")
     body = [[row["benchmark"], row["protocol"], f"{row['rows']:,}"] for row in counts.iter_rows(named=True)]
     table = _table(["benchmark", "protocol", "published numbers"], body)
     return (

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from rine_cache.errors import HeadError
 from rine_cache.features import FeatureSet, feature_identity
 from rine_cache.files import written_whole
 from rine_cache.progress import progress
@@ -60,6 +61,8 @@ def score(heads: Sequence[Head], part: FeaturePart, named: ScoredImages, output:
     ------
     CacheMismatchError
         If a head was trained on another encoder or tap.
+    HeadError
+        If a head gives a logit that is not finite.
     """
     for head in heads:
         head.require_features(feature_identity(part.cache), str(part.cache.path))
@@ -110,7 +113,7 @@ def _logits(heads: Sequence[Head], part: FeaturePart, device: str) -> NDArray[np
     networks = [head.network.to(device).eval() for head in heads]
     draws = part.cache.shape.draws
     logits = np.full((len(heads), part.cache.shape.images), np.nan, np.float32)  # (H, N)
-    with progress(f"score {part.cache.path.stem}", len(features), " images") as bar:
+    with progress(f"score {part.cache.path.stem}", len(features), "images") as bar:
         for start in range(0, len(features), _ROWS_AT_ONCE):
             indices = np.arange(start, min(start + _ROWS_AT_ONCE, len(features)))  # (n,)
             total = np.zeros((len(heads), len(indices)), np.float64)  # (H, n)
@@ -121,9 +124,17 @@ def _logits(heads: Sequence[Head], part: FeaturePart, device: str) -> NDArray[np
                 for index, (head, network) in enumerate(zip(heads, networks, strict=True)):
                     inputs = _select(head, blocks, tokens, embedding)
                     total[index] += network(inputs).logit.cpu().numpy()
+            _refuse_not_finite(total, heads)
             logits[:, part.rows[indices]] = total / draws
             bar.advance(len(indices))
     return logits
+
+
+def _refuse_not_finite(logits: NDArray[np.float64], heads: Sequence[Head]) -> None:
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if bad.size:
+        card = heads[bad[0]].card
+        raise HeadError(f"head {card.method} (seed {card.seed}) gives logits that are not finite; train it again")
 
 
 def _select(head: Head, blocks: list[int], tokens: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:

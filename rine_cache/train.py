@@ -68,7 +68,7 @@ def train_experiment(
     }
     _refuse_other_heads(output, set(paths.values()))
     curves = []
-    with progress("train", len(paths), " heads") as bar:
+    with progress("train", len(paths), "heads") as bar:
         for (method, seed), path in paths.items():
             trained = train_head(experiment, method, seed, train, validation, device)
             save_head(trained.head, path)

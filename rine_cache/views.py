@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from rine_cache.quarantine import Reason, UnreadableImageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]  # (height, width, 3)
     Renderer = Callable[[Pixels, ViewSpec, np.random.Generator], Pixels]
+
+
+JPEG_MAX_SIDE = 65_500  # of libjpeg, in pixels
 
 
 def render(view: ViewSpec, image: Image.Image, content_sha256: bytes) -> NDArray[np.uint8]:
@@ -42,6 +47,11 @@ def render(view: ViewSpec, image: Image.Image, content_sha256: bytes) -> NDArray
     Returns
     -------
     Crops, shape (V, size, size, 3), uint8, not normalised.
+
+    Raises
+    ------
+    UnreadableImageError
+        If the image is beyond what the view can take.
     """
     pixels = np.asarray(image)  # (height, width, 3)
     renderer = RENDERERS[view.kind]
@@ -80,6 +90,8 @@ def _train(pixels: Pixels, view: ViewSpec, rng: np.random.Generator) -> Pixels:
     end, in_range = (30, 100)[rng.integers(2)], rng.integers(30, 101)
     top_fraction, left_fraction, flips = rng.random(), rng.random(), rng.random() < 0.5
 
+    if max(pixels.shape) > JPEG_MAX_SIDE:  # whether or not JPEG is drawn, so that the rule is the image's alone
+        raise UnreadableImageError(Reason.TOO_LARGE, f"JPEG holds at most {JPEG_MAX_SIDE:,} pixels a side")
     if blurs:
         pixels = _blur(pixels, sigma)
     if compresses:

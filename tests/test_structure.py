@@ -20,7 +20,7 @@ LAYERS = (
     {"manifest", "layouts", "images", "views", "weights", "encoders", "cache", "heads", "losses", "metrics"},
     {"features"},
     {"extract", "train", "score", "evaluate", "published", "leaderboard", "report", "predict", "sample"},
-    {"cli"},
+    {"cli", "__main__"},
 )
 
 

@@ -22,17 +22,20 @@ def config() -> None:
 @config.command()
 @click.argument("path", type=IN_PATH, default=Path("config/config.yaml"))
 def check(path: Path) -> None:
-    r"""Validate PATH and the benchmark files it names; say which data sets are on this machine.
+    """Validate PATH and the files it names; say which data sets are on this machine.
 
     \b
     Example:
       rine-cache config check config/config.yaml
     """
+    from rine_cache.published import read_published
     from rine_cache.specs.config import load_benchmarks, load_config
 
     loaded = load_config(path)
     benchmarks = load_benchmarks(loaded, Path())
     click.echo(f"{path} is valid: {len(loaded.experiments)} experiments, {len(benchmarks)} benchmarks")
+    for published in loaded.published:
+        read_published(Path(published))
     for name, dataset in loaded.datasets.items():
         state = "here" if Path(dataset.root).is_dir() else "made by the pipeline" if dataset.requires else "missing"
         click.echo(f"data set {name}: {state} ({dataset.root})")
@@ -41,7 +44,7 @@ def check(path: Path) -> None:
 @config.command()
 @click.argument("kind", type=click.Choice(["config", "benchmark"]))
 def schema(kind: str) -> None:
-    r"""Print the JSON schema of the config, or of a benchmark file.
+    """Print the JSON schema of the config, or of a benchmark file.
 
     \b
     Example:

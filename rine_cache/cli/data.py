@@ -19,7 +19,7 @@ LOG = logging.getLogger(__name__)
 @click.argument("spec")
 @log_option
 def sample(spec: str) -> None:
-    r"""Make the sample's images: crops of photographs, and fakes blended from small autoencoders.
+    """Make the sample's images: crops of photographs, and fakes blended from small autoencoders.
 
     SPEC is a YAML file with the keys of the config's `sample` section, or that section as inline JSON.
 
@@ -41,7 +41,7 @@ def sample(spec: str) -> None:
 @click.option("--group-pattern", default="", help="Regular expression on file names; its group is what images share.")
 @log_option
 def manifest(root: Path, out: Path, layout: str, group_pattern: str) -> None:
-    r"""List the images below ROOT with their label, subset and split.
+    """List the images below ROOT with their label, subset and split.
 
     \b
     Layout `folder`: a folder named 0_real or 1_fake, real or fake, nature or ai, at any depth; the subset is

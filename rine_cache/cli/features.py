@@ -48,7 +48,7 @@ def extract(
     *,
     stop_with_parent: bool,
 ) -> None:
-    r"""Encode every image of MANIFEST into a sealed cache.
+    """Encode every image of MANIFEST into a sealed cache.
 
     Interrupted at any moment, the same command goes on where it stopped and gives the same file, byte for
     byte. Images that cannot be read are quarantined with their reason, and counted.
@@ -106,7 +106,7 @@ def _view(argument: str) -> ViewSpec:
 @click.argument("caches", nargs=-1, required=True, type=IN_PATH)
 @log_option
 def verify(caches: tuple[Path, ...]) -> None:
-    r"""Re-read every byte of CACHES and check it against their checksums; exit status 1 if any is damaged.
+    """Re-read every byte of CACHES and check it against their checksums; exit status 1 if any is damaged.
 
     \b
     Example:
@@ -115,17 +115,17 @@ def verify(caches: tuple[Path, ...]) -> None:
     from rine_cache.cache import FeatureCache
     from rine_cache.errors import CacheError
 
-    damaged = 0
+    bad = 0
     for path in caches:
         try:
-            cache = FeatureCache(path)
-            faults = [f"slab {slab} ({', '.join(parts)})" for slab, parts in cache.damaged_slabs()]
+            faults = [f"slab {slab} ({', '.join(parts)})" for slab, parts in FeatureCache(path).damaged_slabs()]
+            verdict = f"damaged: {'; '.join(faults)}; delete it and extract it again" if faults else "whole"
         except CacheError as error:
-            faults = [str(error)]
-        damaged += bool(faults)
-        click.echo(f"{path}: {'damaged: ' + '; '.join(faults) if faults else 'whole'}")
-    if damaged:
-        click.echo(f"{damaged} of {len(caches)} are damaged: delete them and run `rine-cache extract` again", err=True)
+            verdict = f"not whole: {error}"
+        bad += verdict != "whole"
+        click.echo(f"{path}: {verdict}")
+    if bad:
+        click.echo(f"{bad} of {len(caches)} are not whole", err=True)
         sys.exit(1)
 
 
@@ -133,7 +133,7 @@ def verify(caches: tuple[Path, ...]) -> None:
 @click.argument("path", type=IN_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: Path, *, as_json: bool) -> None:
-    r"""Say what the file at PATH holds: a cache (.h5), a manifest (.parquet) or a head (.safetensors).
+    """Say what the file at PATH holds: a cache (.h5), a manifest (.parquet) or a head (.safetensors).
 
     \b
     Example:

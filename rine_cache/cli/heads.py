@@ -30,7 +30,7 @@ def train(
     training_set: str,
     device: str,
 ) -> None:
-    r"""Train every method and seed of EXPERIMENT from caches; no image is read.
+    """Train every method and seed of EXPERIMENT from caches; no image is read.
 
     EXPERIMENT is a YAML file with the keys of one of the config's `experiments`, or that section as inline JSON.
 
@@ -40,13 +40,16 @@ def train(
           --validation val.h5 val.parquet --out results/heads/mine
     """
     from rine_cache.devices import resolve_device
+    from rine_cache.errors import ConfigError
     from rine_cache.features import FeatureSet, open_part
     from rine_cache.specs.base import parse_argument
     from rine_cache.specs.data import DatasetPart, TrainingSetSpec
     from rine_cache.specs.training import ExperimentSpec
     from rine_cache.train import train_experiment
 
-    def features(pairs: tuple[tuple[Path, Path], ...], parts: tuple[DatasetPart, ...]) -> FeatureSet:
+    def features(option: str, pairs: tuple[tuple[Path, Path], ...], parts: tuple[DatasetPart, ...]) -> FeatureSet:
+        if parts and len(parts) != len(pairs):
+            raise ConfigError(f"the training set has {len(parts)} parts, but {option} is given {len(pairs)} times")
         subsets = [part.subsets for part in parts] or [()] * len(pairs)
         return FeatureSet([open_part(*pair, chosen) for pair, chosen in zip(pairs, subsets, strict=True)])
 
@@ -54,8 +57,8 @@ def train(
     parts = parse_argument(TrainingSetSpec, training_set) if training_set else None
     train_experiment(
         spec,
-        features(train_pairs, parts.train if parts else ()),
-        features(validation_pairs, parts.validation if parts else ()),
+        features("--train", train_pairs, parts.train if parts else ()),
+        features("--validation", validation_pairs, parts.validation if parts else ()),
         out,
         resolve_device(device),
     )
@@ -71,7 +74,7 @@ def train(
 @device_option
 @log_option
 def score(heads: Path, features: Path, manifest: Path, dataset: str, view: str, out: Path, device: str) -> None:
-    r"""Give every readable image of a cache one logit per head.
+    """Give every readable image of a cache one logit per head.
 
     \b
     Example:
@@ -106,7 +109,7 @@ def head() -> None:
 )
 @log_option
 def import_(source: Path, out: Path, method: str, training_set: str, architecture: str) -> None:
-    r"""Read a head that the RINE authors released. The file can run no code.
+    """Read a head that the RINE authors released. The file can run no code.
 
     \b
     Example:
@@ -125,7 +128,7 @@ def import_(source: Path, out: Path, method: str, training_set: str, architectur
 @click.option("--out", required=True, type=OUT_FILE, help="File to write, a .pth.")
 @log_option
 def export(source: Path, out: Path) -> None:
-    r"""Write a head as the RINE authors' code loads it.
+    """Write a head as the RINE authors' code loads it.
 
     \b
     Example:

@@ -76,5 +76,5 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:
-        LOG.error("interrupted; what was written is kept, and the same command goes on from there")
+        LOG.error("interrupted; an extraction goes on from there when the same command is run again")
         sys.exit(130)

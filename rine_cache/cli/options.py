@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
+from rine_cache.errors import OutputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,8 +40,11 @@ def log_to(path: Path | None) -> None:
     logger.propagate = False
     logger.handlers = [_TerminalHandler()]
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(path, mode="a", encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            to_file = logging.FileHandler(path, mode="a", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write the log {path}: {error.strerror}; choose another place") from None
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(to_file)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @device_option
 @log_option
 def predict(images: tuple[Path, ...], head_path: Path, weights: str, device: str, *, as_json: bool) -> None:
-    r"""Give each of IMAGES its probability of being fake, and say how the head weighs the blocks.
+    """Give each of IMAGES its probability of being fake, and say how the head weighs the blocks.
 
     The probability is the head's sigmoid output on the centre crop, as the leaderboard scores it. It is no
     certainty: a head knows the generators it was trained on.

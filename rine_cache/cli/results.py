@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ from rine_cache.cli.options import IN_PATH, OUT_FILE, log_option
 def evaluate(
     experiment: str, name: str, encoder: str, benchmarks: tuple[Path, ...], scores: tuple[Path, ...], out: Path
 ) -> None:
-    r"""Measure an experiment's heads on every protocol; what was not scored gives nulls, never a number.
+    """Measure an experiment's heads on every protocol; what was not scored gives nulls, never a number.
 
     \b
     Example:
@@ -63,7 +64,7 @@ def build(
     out: Path,
     markdown: Path | None,
 ) -> None:
-    r"""Join measured and published numbers into one long table.
+    """Join measured and published numbers into one long table.
 
     \b
     Example:
@@ -87,7 +88,7 @@ def build(
 @click.option("--file", "path", type=IN_PATH, default=Path("results/leaderboard.parquet"), show_default=True)
 @click.option("--config", type=IN_PATH, default=Path("config/config.yaml"), show_default=True)
 def show(benchmark: str, path: Path, config: Path) -> None:
-    r"""Print the leaderboard as tables.
+    """Print the leaderboard as tables.
 
     \b
     Example:
@@ -106,4 +107,5 @@ def show(benchmark: str, path: Path, config: Path) -> None:
             raise ConfigError(f"benchmark {benchmark!r} is not in {path}; {nearest(benchmark, known)}")
         table = table.filter(benchmark=benchmark)
         specs = {name: spec for name, spec in specs.items() if name == benchmark}
+    os.environ.setdefault("LESS", "-RSFX")  # wide tables scroll sideways instead of wrapping
     click.echo_via_pager(render_markdown(table, list(specs.values())))

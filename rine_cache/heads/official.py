@@ -6,7 +6,6 @@ their code key by key.
 
 from __future__ import annotations
 
-import pickle
 import re
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from rine_cache.errors import HeadError
 from rine_cache.files import written_whole
 from rine_cache.heads.head import FeatureIdentity, Head, HeadCard, build_network
 from rine_cache.provenance import code_version
+from rine_cache.specs.base import parse
 from rine_cache.specs.training import RineHeadSpec
 
 if TYPE_CHECKING:
@@ -44,11 +44,15 @@ def import_official(path: Path, *, method: str, architecture: str, training_set:
     ------
     HeadError
         If the file cannot be read, or is not such a state dict.
+    ConfigError
+        If the method id is no name.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise HeadError(f"cannot read {path} as a .pth of tensors only: {error}") from None
+    except OSError as error:
+        raise HeadError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # noqa: BLE001 - torch's reader raises many kinds on malformed bytes
+        raise HeadError(f"cannot read {path} as a .pth of tensors only: {type(error).__name__}: {error}") from None
     if not isinstance(state, dict) or not {"alpha", "proj1.1.weight", "proj2.1.weight", "head.6.weight"} <= set(state):
         raise HeadError(
             f"{path} is not the state dict of a RINE head: it lacks alpha, proj1, proj2 or head; "
@@ -69,15 +73,15 @@ def import_official(path: Path, *, method: str, architecture: str, training_set:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise HeadError(f"{path} does not hold a RINE head: {error}") from None
-    card = HeadCard(
-        method=method,
-        head=head,
-        features=features,
-        training_set=training_set,
-        code_version=code_version(),
-        note=note or f"imported from {path.name}",
-    )
-    return Head(card, network.eval())
+    card = {
+        "method": method,
+        "head": head,
+        "features": features,
+        "training_set": training_set,
+        "code_version": code_version(),
+        "note": note or f"imported from {path.name}",
+    }
+    return Head(parse(HeadCard, card, "the imported head's card"), network.eval())
 
 
 def export_official(head: Head, path: Path) -> None:

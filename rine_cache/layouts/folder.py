@@ -68,11 +68,8 @@ def entries(root: Path) -> Iterator[Entry]:
         labelled += 1
         yield Entry(image_id, labels.pop(), _subset(folders), _split(folders), None, size)
     if not labelled:
-        example = f", e.g. {strays[0]}" if strays else ""
-        raise LayoutError(
-            f"{root} holds {len(strays)} images{example}, but none under a label folder; "
-            f"allowed: {', '.join(LABELS)}, at any depth"
-        )
+        found = f"{len(strays)} images, e.g. {strays[0]}, but none under a label folder" if strays else "no images"
+        raise LayoutError(f"{root} holds {found}; allowed as label folders: {', '.join(LABELS)}, at any depth")
     if strays:
         LOG.warning("%s: %d images lie under no label folder and are left out, e.g. %s", root, len(strays), strays[0])
 
@@ -92,25 +89,40 @@ def _split(folders: list[str]) -> str | None:
 
 
 def _image_files(root: Path) -> Iterator[tuple[str, int]]:
-    """Walk below `root`, links followed once, hidden files and archive litter passed over."""
-    visited: set[tuple[int, int]] = set()
-    pending = [""]
+    """Walk below `root`, links followed unless they lead into themselves, hidden files and archive litter passed over.
+
+    Raises
+    ------
+    LayoutError
+        If a folder cannot be listed, or a file's name is not UTF-8.
+    """
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
-        relative = pending.pop()
+        relative, ancestors = pending.pop()
         folder = root / relative
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in visited:
-            continue
-        visited.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as listing:
-            for item in listing:
+        try:
+            status = folder.stat()
+            with os.scandir(folder) as listing:
+                items = list(listing)
+        except OSError as error:
+            raise LayoutError(f"cannot list the folder {folder}: {error.strerror}") from None
+        itself = (status.st_dev, status.st_ino)
+        if itself not in ancestors:
+            for item in items:
                 if item.name.startswith(".") or item.name == "__MACOSX":
                     continue
                 path = f"{relative}/{item.name}" if relative else item.name
-                if item.is_dir():
-                    pending.append(path)
+                if _is_folder(item):
+                    pending.append((path, ancestors | {itself}))
                 elif Path(item.name).suffix.lower() in SUFFIXES:
                     yield path, _size(item, path)
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:
+        return False  # a link to itself: listed, and quarantined as missing when it is read
 
 
 def _size(item: os.DirEntry[str], path: str) -> int:

@@ -21,6 +21,7 @@ _CHANNELS = 16
 _PATCH = 64  # side of the training patches, in pixels
 _BATCH = 16
 _LEARNING_RATE = 2e-3
+_MARGIN = 16  # pixels mirrored beyond the border: more than the network's receptive field reaches
 
 
 def _transposed(inputs: int, outputs: int) -> nn.Module:
@@ -78,6 +79,16 @@ def train_autoencoder(operator: Operator, images: torch.Tensor, *, steps: int, s
             loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
             optimiser.step()
     return network.eval()
+
+
+def reconstruct(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Reconstruct images, shape (B, 3, S, S), float32 in [0, 1], S divisible by 4, with no trace of the border.
+
+    The convolutions pad with zeros, which would mark the edge of every fake; the image is mirrored beyond it.
+    """
+    mirrored = nn.functional.pad(images, (_MARGIN,) * 4, mode="reflect")  # (B, 3, S + 2M, S + 2M)
+    reconstructed: torch.Tensor = network(mirrored)  # (B, 3, S + 2M, S + 2M)
+    return reconstructed[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]  # (B, 3, S, S)
 
 
 def _network(upsampler: Callable[[int, int], nn.Module]) -> nn.Sequential:

@@ -16,7 +16,7 @@ from PIL import Image
 from rine_cache.errors import ConfigError
 from rine_cache.files import written_whole
 from rine_cache.progress import progress
-from rine_cache.sample.autoencoders import UPSAMPLERS, train_autoencoder
+from rine_cache.sample.autoencoders import UPSAMPLERS, reconstruct, train_autoencoder
 from rine_cache.sample.photographs import PHOTOGRAPHS, Crop, crops
 
 if TYPE_CHECKING:
@@ -48,17 +48,17 @@ def build_sample(spec: SampleSpec) -> int:
     ConfigError
         If the folder holds anything that is not a sample, or the photographs do not suffice.
     """
-    root = _clear(Path(spec.root))
     parts = {
         "train": crops("train", spec.train_crops, spec.crop),
         "validation": crops("validation", spec.validation_crops, spec.crop),
         "test": crops("test", spec.test_real_crops, spec.crop),
     }
+    chosen = _spread_over_photographs(parts["test"], spec.test_fake_crops)
+    root = _clear(Path(spec.root))
     generators = _train_generators(spec, parts["train"])
     written = sum(_write_reals(root / part, found) for part, found in parts.items())
     for part in ("train", "validation"):
         written += _write_fakes(root / part, parts[part], generators, spec.train_operator, spec.train_strength)
-    chosen = _spread_over_photographs(parts["test"], spec.test_fake_crops)
     for operator in UPSAMPLERS:
         for strength in spec.test_strengths:
             written += _write_fakes(root / "test", chosen, generators, operator, strength)
@@ -71,19 +71,23 @@ def build_sample(spec: SampleSpec) -> int:
 def _clear(root: Path) -> Path:
     """Remove an earlier sample, and nothing else."""
     marker = root / _MARKER
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root} is a file, not a folder; set sample.root to another")
     if root.exists() and any(root.iterdir()) and not marker.exists():
         raise ConfigError(f"{root} holds files that are no sample of rine-cache's; set sample.root to another")
     root.mkdir(parents=True, exist_ok=True)
     marker.touch()
+    (root / PROVENANCE).unlink(missing_ok=True)  # it says that the sample is whole
     for part in _PARTS:
-        shutil.rmtree(root / part, ignore_errors=True)
+        if (root / part).exists():
+            shutil.rmtree(root / part)
     return root
 
 
 def _train_generators(spec: SampleSpec, training_crops: list[Crop]) -> dict[Operator, nn.Module]:
     images = _to_tensor(np.stack([crop.pixels for crop in training_crops]))  # (N, 3, S, S)
     generators: dict[Operator, nn.Module] = {}
-    with progress("sample: autoencoders", len(UPSAMPLERS), " networks") as bar:
+    with progress("sample: autoencoders", len(UPSAMPLERS), "generators") as bar:
         for index, operator in enumerate(UPSAMPLERS):
             seed = 1000 * spec.seed + index
             generators[operator] = train_autoencoder(operator, images, steps=spec.autoencoder_steps, seed=seed)
@@ -104,7 +108,7 @@ def _write_fakes(
     for crop in found:
         real = _to_tensor(crop.pixels[None])  # (1, 3, S, S)
         with torch.inference_mode():
-            fake = real + strength * (generators[operator](real) - real)  # (1, 3, S, S)
+            fake = real + strength * (reconstruct(generators[operator], real) - real)  # (1, 3, S, S)
         pixels = (fake[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()  # (S, S, 3)
         _save(folder / "1_fake" / subset_name(operator, strength) / f"{crop.name}.png", pixels)
     return len(found)
@@ -112,8 +116,6 @@ def _write_fakes(
 
 def _spread_over_photographs(found: list[Crop], count: int) -> list[Crop]:
     """Take `count` crops, the first of every photograph before the second of any."""
-    if count > len(found):
-        raise ConfigError(f"sample.test_fake_crops is {count}, but there are {len(found)} real test crops")
     rank: dict[str, int] = {}
     ordered = []
     for crop in found:

@@ -19,7 +19,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
 class Spec(BaseModel):
     """A frozen description with no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -61,7 +61,8 @@ def parse(model: type[S], data: Any, where: str) -> S:
 
 
 def _explain(fault: Any) -> str:
-    path = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+    # Pydantic names the branch of a union it tried, such as tuple[int, ...]: no key of the user's.
+    path = ".".join(str(part) for part in fault["loc"] if "[" not in str(part)) or "(top level)"
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] in {"unknown_key", "value_error", "missing"}:
         return f"{path}: {message}"

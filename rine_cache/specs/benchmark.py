@@ -12,6 +12,10 @@ from rine_cache.specs.base import Name, Spec
 Metric = Literal["acc", "real_acc", "fake_acc", "balanced_acc", "f1", "ap", "auc"]
 
 
+# The test_set id of a protocol's mean, here and in published numbers.
+MEAN = "mean"
+
+
 class Source(Spec):
     """Some subsets of one data set; no subsets named means all of them."""
 
@@ -49,7 +53,9 @@ class BenchmarkSpec(Spec):
     title
         Name for people.
     about
-        One sentence shown above its table; for the sample, that it is no result.
+        One sentence shown above its table.
+    note
+        Stands in every measured row of it; for the sample, that it is no result.
     view
         Test view of every test set.
     ranked
@@ -63,6 +69,7 @@ class BenchmarkSpec(Spec):
     name: Name
     title: str
     about: str = ""
+    note: str = ""
     view: Name = "center224"
     ranked: bool = True
     test_sets: dict[Name, TestSetSpec] = Field(min_length=1)
@@ -70,6 +77,8 @@ class BenchmarkSpec(Spec):
 
     @model_validator(mode="after")
     def _protocols_name_test_sets(self) -> BenchmarkSpec:
+        if MEAN in self.test_sets:
+            raise ValueError(f"a test set may not be named {MEAN!r}: that is the row of a protocol's mean")
         for protocol_name, protocol in self.protocols.items():
             for test_set in protocol.test_sets:
                 if test_set not in self.test_sets:

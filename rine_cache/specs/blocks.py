@@ -8,11 +8,29 @@ from __future__ import annotations
 
 import re
 
-from rine_cache.errors import ConfigError
+from rine_cache.errors import ConfigError, nearest
 
 BlocksExpression = str | int | tuple[int, ...]
 
+_COUNTED = re.compile(r"(first|last|every):(\d+)")
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 _GRAMMAR = "all, last, first:N, last:N, every:N, N, N-M, or a list of block numbers from 0"
+
+
+def check_blocks(expression: BlocksExpression) -> None:
+    """Refuse what is no sentence of the grammar, before the encoder and so its number of blocks is known.
+
+    Raises
+    ------
+    ValueError
+        Saying what is allowed.
+    """
+    if isinstance(expression, tuple):
+        return
+    text = str(expression).strip()
+    if text not in {"all", "last"} and not _COUNTED.fullmatch(text) and not _RANGE.fullmatch(text):
+        words = nearest(text.partition(":")[0], ["all", "last", "first", "every"]).partition("allowed")[0]
+        raise ValueError(f"blocks {text!r} are not understood; {words}allowed: {_GRAMMAR}")
 
 
 def resolve_blocks(expression: BlocksExpression, block_count: int) -> tuple[int, ...]:
@@ -30,7 +48,11 @@ def resolve_blocks(expression: BlocksExpression, block_count: int) -> tuple[int,
     ConfigError
         If the expression is not in the grammar, names a block the encoder has not, or names one twice.
     """
-    numbers = _expand(str(expression).strip(), block_count) if isinstance(expression, str | int) else tuple(expression)
+    try:
+        check_blocks(expression)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    numbers = expression if isinstance(expression, tuple) else _expand(str(expression).strip(), block_count)
     if not numbers:
         raise ConfigError(f"blocks {expression!r} select none of {block_count} blocks; allowed: {_GRAMMAR}")
     outside = [number for number in numbers if not 0 <= number < block_count]
@@ -49,7 +71,7 @@ def _expand(text: str, block_count: int) -> tuple[int, ...]:
         return tuple(range(block_count))
     if text == "last":
         return (block_count - 1,)
-    if match := re.fullmatch(r"(first|last|every):(\d+)", text):
+    if match := _COUNTED.fullmatch(text):
         word, count = match[1], int(match[2])
         if not 1 <= count <= block_count:
             raise ConfigError(f"blocks {text!r}: {count} is not between 1 and {block_count}")
@@ -59,7 +81,5 @@ def _expand(text: str, block_count: int) -> tuple[int, ...]:
             "every": range(count - 1, block_count, count),
         }
         return tuple(chosen[word])
-    if match := re.fullmatch(r"(\d+)(?:-(\d+))?", text):
-        first, last = int(match[1]), int(match[2] or match[1])
-        return tuple(range(first, last + 1))
-    raise ConfigError(f"blocks {text!r} are not understood; allowed: {_GRAMMAR}")
+    first, last = text.split("-") if "-" in text else (text, text)
+    return tuple(range(int(first), int(last) + 1))

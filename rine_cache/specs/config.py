@@ -53,11 +53,23 @@ class Config(Spec):
         for name, experiment in self.experiments.items():
             _known(experiment.encoder, self.encoders, f"experiments.{name}.encoder")
             _known(experiment.training_set, self.training_sets, f"experiments.{name}.training_set")
+        self._check_methods()
         for name, training_set in self.training_sets.items():
             for role, parts in (("train", training_set.train), ("validation", training_set.validation)):
                 for part in parts:
                     self._check_part(part, f"training_sets.{name}.{role}")
         return self
+
+    def _check_methods(self) -> None:
+        owners: dict[tuple[str, str], str] = {}
+        for name, experiment in self.experiments.items():
+            for method in experiment.methods:
+                owner = owners.setdefault((experiment.training_set, method), name)
+                if owner != name:
+                    raise ValueError(
+                        f"experiments.{name}.methods.{method} has the id and training set of one in experiment "
+                        f"{owner!r}; the leaderboard could not tell them apart: give it another id"
+                    )
 
     def _check_part(self, part: DatasetPart, where: str) -> None:
         _known(part.dataset, self.datasets, f"{where}.dataset")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rine_cache.specs.base import Name, Spec
 
@@ -82,9 +82,9 @@ class SampleSpec(Spec):
     root
         Folder to write.
     seed
-        Seed of the autoencoders and of the choice of crops.
+        Seed of the autoencoders: their initial weights and training patches.
     crop
-        Side of a crop, in pixels.
+        Side of a crop, in pixels: divisible by 4, as the autoencoders halve twice.
     train_operator
         The only operator whose fakes are trained on.
     train_strength
@@ -101,7 +101,7 @@ class SampleSpec(Spec):
 
     root: str
     seed: int = Field(default=0, ge=0)
-    crop: int = Field(default=224, ge=32)
+    crop: int = Field(default=224, ge=64, multiple_of=4)
     train_operator: Operator = "transposed"
     train_strength: float = Field(default=0.3, gt=0, le=1)
     test_strengths: tuple[float, ...] = (0.05, 0.1, 0.2)
@@ -110,3 +110,17 @@ class SampleSpec(Spec):
     test_real_crops: int = Field(default=64, ge=2)
     test_fake_crops: int = Field(default=24, ge=2)
     autoencoder_steps: int = Field(default=150, ge=1)
+
+    @field_validator("test_strengths")
+    @classmethod
+    def _strengths_have_names_of_their_own(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        hundredths = [round(100 * strength) for strength in strengths]
+        if not strengths or len(set(hundredths)) < len(hundredths) or not all(0 < part <= 100 for part in hundredths):
+            raise ValueError(f"test_strengths {list(strengths)} must lie in (0, 1] and differ in their hundredths")
+        return strengths
+
+    @model_validator(mode="after")
+    def _fakes_are_made_of_test_crops(self) -> SampleSpec:
+        if self.test_fake_crops > self.test_real_crops:
+            raise ValueError(f"test_fake_crops {self.test_fake_crops} exceed {self.test_real_crops} test_real_crops")
+        return self

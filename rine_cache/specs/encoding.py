@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rine_cache.specs.base import Name, Spec
 
@@ -59,6 +59,12 @@ class ViewSpec(Spec):
     draws: int = Field(default=1, ge=1, le=64)
     seed: int = Field(default=0, ge=0)
     jpeg_quality: Literal["ends", "range"] = "ends"
+
+    @model_validator(mode="after")
+    def _a_centre_crop_is_one(self) -> ViewSpec:
+        if self.kind == "center" and (self.draws, self.seed, self.jpeg_quality) != (1, 0, "ends"):
+            raise ValueError("draws, seed and jpeg_quality are settings of a random view; a centre crop has one draw")
+        return self
 
 
 BUILTIN_VIEWS: dict[Name, ViewSpec] = {

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rine_cache.specs.base import Name, Spec
-from rine_cache.specs.blocks import BlocksExpression
+from rine_cache.specs.blocks import BlocksExpression, check_blocks
 from rine_cache.specs.encoding import Tap
 
 
@@ -37,6 +37,12 @@ class RineHeadSpec(Spec):
     @classmethod
     def _list_is_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("blocks")
+    @classmethod
+    def _blocks_are_understood(cls, value: BlocksExpression) -> BlocksExpression:
+        check_blocks(value)
+        return value
 
 
 class LinearHeadSpec(Spec):
@@ -124,16 +130,18 @@ class ExperimentSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _methods_inherit_training(cls, data: Any) -> Any:
+        """Fill in what a method's own settings leave open; what is no table is left for validation to refuse."""
         if not isinstance(data, dict) or not isinstance(data.get("methods"), dict):
             return data
         shared = data.get("training") or {}
-        methods = {
-            name: {**method, "training": {**shared, **(method.get("training") or {})}}
-            if isinstance(method, dict)
-            else method
-            for name, method in data["methods"].items()
-        }
-        return {**data, "methods": methods}
+
+        def inheriting(method: Any) -> Any:
+            own = (method.get("training") or {}) if isinstance(method, dict) else None
+            if not isinstance(own, dict) or not isinstance(shared, dict):
+                return method
+            return {**method, "training": {**shared, **own}}
+
+        return {**data, "methods": {name: inheriting(method) for name, method in data["methods"].items()}}
 
     @field_validator("seeds")
     @classmethod

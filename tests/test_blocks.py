@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rine_cache.errors import ConfigError
+from rine_cache.specs.blocks import resolve_blocks
+
+COUNTS = (1, 2, 3, 12, 24)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("all", tuple(range(12))),
+        ("last", (11,)),
+        ("first:3", (0, 1, 2)),
+        ("last:3", (9, 10, 11)),
+        ("every:1", tuple(range(12))),
+        ("every:2", (1, 3, 5, 7, 9, 11)),
+        ("every:5", (4, 9)),
+        ("every:12", (11,)),
+        ("0", (0,)),
+        ("11", (11,)),
+        (7, (7,)),
+        (0, (0,)),
+        ("2-4", (2, 3, 4)),
+        ("5-5", (5,)),
+        ("0-11", tuple(range(12))),
+        ((3, 7, 11), (3, 7, 11)),
+        ((11, 3, 7), (3, 7, 11)),
+        (" first:2 ", (0, 1)),
+    ],
+)
+def test_each_sentence_of_the_grammar_of_twelve_blocks(
+    expression: str | int | tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    assert resolve_blocks(expression, 12) == expected
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_counted_words_agree_with_counting_by_hand(count: int) -> None:
+    blocks = list(range(count))
+    for number in range(1, count + 1):
+        assert resolve_blocks(f"first:{number}", count) == tuple(blocks[:number])
+        assert resolve_blocks(f"last:{number}", count) == tuple(blocks[-number:])
+        multiples = [block for block in blocks if (block + 1) % number == 0]
+        assert resolve_blocks(f"every:{number}", count) == tuple(multiples)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_ranges_include_both_ends(count: int) -> None:
+    for first in range(count):
+        for last in range(first, count):
+            expected = tuple(block for block in range(count) if first <= block <= last)
+            assert resolve_blocks(f"{first}-{last}", count) == expected
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_words_for_everything_and_the_end_agree_whatever_the_depth(count: int) -> None:
+    everything = tuple(range(count))
+    assert {resolve_blocks(text, count) for text in ("all", f"first:{count}", f"last:{count}", "every:1")} == {
+        everything
+    }
+    assert resolve_blocks("last", count) == resolve_blocks("last:1", count) == (count - 1,)
+
+
+def test_a_list_in_any_order_gives_increasing_numbers() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        chosen = rng.choice(24, size=rng.integers(1, 25), replace=False).tolist()
+        assert resolve_blocks(tuple(chosen), 24) == tuple(sorted(chosen))
+
+
+@pytest.mark.parametrize(
+    "text", ["frist:6", "first", "first:", "every:two", "0..11", "0,1", "3-", "-1", "", "ALL", "1.5"]
+)
+def test_what_is_not_in_the_grammar_is_refused_with_the_grammar(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_blocks(text, 12)
+    message = str(caught.value)
+    assert repr(text) in message
+    assert "allowed: all, last, first:N, last:N, every:N, N, N-M, or a list of block numbers from 0" in message
+
+
+@pytest.mark.parametrize("text", ["first:0", "last:0", "every:0", "first:13", "last:13", "every:13"])
+def test_a_count_beyond_the_encoder_is_refused_with_its_bounds(text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{text}.*{text.split(':')[1]} is not between 1 and 12"):
+        resolve_blocks(text, 12)
+
+
+@pytest.mark.parametrize(("expression", "block"), [("12", 12), (12, 12), ("10-13", 12), ((0, 12), 12), ((-1, 0), -1)])
+def test_a_block_that_the_encoder_has_not_is_named(expression: str | int | tuple[int, ...], block: int) -> None:
+    with pytest.raises(ConfigError, match=f"name block {block}, but the encoder has blocks 0 to 11; they are counted"):
+        resolve_blocks(expression, 12)
+
+
+@pytest.mark.parametrize("expression", ["5-3", ()])
+def test_a_selection_of_no_block_is_refused(expression: str | tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="select none of 12 blocks"):
+        resolve_blocks(expression, 12)
+
+
+def test_a_block_named_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="name a block twice"):
+        resolve_blocks((3, 3), 12)

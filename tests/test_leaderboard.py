@@ -1,0 +1,441 @@
+from __future__ import annotations
+
+import csv
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+
+from rine_cache.errors import ResultsError
+from rine_cache.evaluate import MEAN, evaluate, write_metrics
+from rine_cache.evaluate import SCHEMA as METRICS_SCHEMA
+from rine_cache.leaderboard import SCHEMA, build_leaderboard, read_leaderboard, write_leaderboard
+from rine_cache.metrics import METRICS
+from rine_cache.published import COLUMNS
+from rine_cache.specs.benchmark import BenchmarkSpec
+from rine_cache.specs.config import load_benchmarks, load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = ROOT / "config" / "published.csv"
+GENIMAGE = BenchmarkSpec.model_validate(
+    {
+        "name": "genimage",
+        "title": "GenImage",
+        "test_sets": {
+            name: {"real": {"dataset": "genimage"}, "fake": {"dataset": "genimage"}}
+            for name in ("adm", "glide", "vqdm")
+        },
+        "protocols": {"genimage-3": {"test_sets": ["adm", "glide", "vqdm"]}, "genimage-1": {"test_sets": ["adm"]}},
+    }
+)
+MEASURED: dict[str, Any] = {
+    "experiment": "main",
+    "benchmark": "genimage",
+    "protocol": "genimage-3",
+    "training_set": "genimage-sdv14",
+    "method": "RINE",
+    "seed": 0,
+    "test_set": MEAN,
+    "metric": "acc",
+    "value": 0.8,
+    "covered": 3,
+    "test_sets": 3,
+    "n_real": 100,
+    "n_fake": 90,
+    "n_quarantined": 2,
+    "encoder": "clip-vit-l14",
+    "weights": "openai",
+    "tap": "ln_2",
+    "view": "center224",
+    "blocks": "all",
+    "head": "rine",
+    "trainable_parameters": 1000,
+    "note": None,
+    "fingerprint": "f" * 64,
+    "code_version": "0.1.0",
+}
+PUBLISHED_ROW: dict[str, Any] = {
+    "benchmark": "genimage",
+    "protocol": "genimage-3",
+    "training_set": "genimage-sdv14",
+    "method": "NPR",
+    "test_set": MEAN,
+    "metric": "acc",
+    "value": 70.0,
+    "source_kind": "primary",
+    "note": "",
+    "source": "a paper",
+    "benchmark_as_published": "GenImage",
+    "protocol_as_published": "3 gens",
+    "test_set_as_published": "Avg.",
+    "metric_as_published": "Acc",
+}
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Callable[..., pl.DataFrame]:
+    """Build a leaderboard of rows that differ from `MEASURED` and `PUBLISHED_ROW` in what is given."""
+
+    def make(
+        measured: list[dict[str, Any]],
+        published: list[dict[str, Any]] | None = None,
+        benchmark: BenchmarkSpec = GENIMAGE,
+    ) -> pl.DataFrame:
+        metrics, numbers = tmp_path / "metrics.parquet", tmp_path / "published.csv"
+        rows = [{**MEASURED, "fingerprint": f"{index:064d}", **row} for index, row in enumerate(measured)]
+        write_metrics(pl.DataFrame(rows, schema=METRICS_SCHEMA), metrics)
+        with numbers.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows({**PUBLISHED_ROW, **row} for row in published or [])
+        return build_leaderboard([metrics] if measured else [], [numbers] if published else [], [benchmark])
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def benchmarks() -> list[BenchmarkSpec]:
+    return list(load_benchmarks(load_config(ROOT / "config" / "config.yaml"), ROOT).values())
+
+
+@pytest.fixture(scope="module")
+def committed(benchmarks: list[BenchmarkSpec]) -> pl.DataFrame:
+    return build_leaderboard([], [PUBLISHED], benchmarks)
+
+
+def ranks(table: pl.DataFrame, column: str = "method") -> dict[Any, int | None]:
+    return dict(table.select(column, "rank").iter_rows())
+
+
+def test_columns_are_those_of_the_schema_whatever_it_is_made_of(build: Callable[..., pl.DataFrame]) -> None:
+    assert build([], []).schema == SCHEMA
+    assert build([{}]).schema == SCHEMA
+    assert build([], [{}]).schema == SCHEMA
+    assert build([{}], [{}]).schema == SCHEMA
+    assert build([{}], [{}]).height == 2
+
+
+def test_seeds_become_their_mean_and_sample_standard_deviation_in_percent(build: Callable[..., pl.DataFrame]) -> None:
+    values = [0.70, 0.80, 0.95]
+    (row,) = build([{"seed": seed, "value": value} for seed, value in enumerate(values)]).to_dicts()
+    assert row["value"] == pytest.approx(100 * statistics.mean(values))
+    assert row["std"] == pytest.approx(100 * statistics.stdev(values))
+    assert row["seed_count"] == 3
+
+
+def test_one_seed_has_no_standard_deviation(build: Callable[..., pl.DataFrame]) -> None:
+    (row,) = build([{"value": 0.5}]).to_dicts()
+    assert (row["value"], row["std"], row["seed_count"]) == (50.0, None, 1)
+
+
+def test_a_seed_without_a_value_leaves_the_row_without_one(build: Callable[..., pl.DataFrame]) -> None:
+    """Guards against flattering means: the other seeds' mean is not the method's."""
+    (row,) = build([{"seed": 0, "value": 0.9}, {"seed": 1, "value": None, "covered": 2}]).to_dicts()
+    assert (row["value"], row["std"], row["rank"]) == (None, None, None)
+    assert row["coverage"] == "2/3"
+
+
+def test_a_measured_row_says_what_it_is_of(build: Callable[..., pl.DataFrame]) -> None:
+    (row,) = build([{"note": "tuned"}]).to_dicts()
+    carried = ("benchmark", "protocol", "training_set", "method", "test_set", "metric", "n_real", "n_fake", "encoder")
+    carried += ("n_quarantined", "weights", "tap", "view", "blocks", "head", "trainable_parameters", "code_version")
+    assert {name: row[name] for name in carried} == {name: MEASURED[name] for name in carried}
+    assert (row["kind"], row["source_kind"], row["source"], row["note"]) == (
+        *("measured", "measured", "rine-cache 0.1.0", "tuned"),
+    )
+    assert row["coverage"] == "3/3"
+
+
+def test_a_measured_rows_fingerprint_follows_each_seeds_but_not_their_order(build: Callable[..., pl.DataFrame]) -> None:
+    def of(*fingerprints: str) -> str:
+        rows = [{"seed": seed, "fingerprint": fingerprint} for seed, fingerprint in enumerate(fingerprints)]
+        fingerprint: str = build(rows)["fingerprint"][0]
+        return fingerprint
+
+    assert of("a", "b") == of("b", "a")
+    assert len({of("a", "b"), of("a", "c"), of("a")}) == 3
+
+
+def test_a_published_row_keeps_its_own_words(build: Callable[..., pl.DataFrame]) -> None:
+    (row,) = build([], [{"note": "resized"}]).to_dicts()
+    expected = {**PUBLISHED_ROW, "note": "resized", "kind": "published", "coverage": "3/3", "rank": 1, "std": None}
+    assert {name: row[name] for name in expected} == expected
+
+
+def test_measured_and_published_rows_are_ranked_together(build: Callable[..., pl.DataFrame]) -> None:
+    published = [{"method": "NPR", "value": 79.9}, {"method": "AIDE", "value": 86.9}]
+    assert ranks(build([{"value": 0.8}], published)) == {"AIDE": 1, "RINE": 2, "NPR": 3}
+
+
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [
+        ("benchmark", "chameleon"),
+        ("protocol", "genimage-1"),
+        ("training_set", "progan"),
+        ("test_set", "adm"),
+        ("metric", "ap"),
+    ],
+)
+def test_rows_that_cannot_be_compared_are_ranked_apart(
+    build: Callable[..., pl.DataFrame], column: str, other: str
+) -> None:
+    here = {"value": 0.9}
+    there = {"value": 0.8, column: other, "covered": 1, "test_sets": 1}
+    assert ranks(build([here, there]), column) == {MEASURED[column]: 1, other: 1}
+
+
+def test_ties_share_a_rank_and_the_next_is_skipped(build: Callable[..., pl.DataFrame]) -> None:
+    rows = [{"method": name, "value": value} for name, value in (("a", 0.9), ("b", 0.8), ("c", 0.8), ("d", 0.7))]
+    assert ranks(build(rows)) == {"a": 1, "b": 2, "c": 2, "d": 4}
+
+
+@pytest.mark.parametrize(
+    "unrankable",
+    [
+        pytest.param({"source_kind": "aggregator"}, id="aggregator"),
+        pytest.param({"training_set": ""}, id="training set not stated"),
+        pytest.param({"note": "threshold shifted on labelled data"}, id="oracle"),
+        pytest.param({"note": "threshold shifted without labels"}, id="fitted without labels"),
+        pytest.param({"note": "threshold shifted on labelled data; resized"}, id="oracle with a second note"),
+    ],
+)
+def test_published_numbers_that_are_never_ranked(
+    build: Callable[..., pl.DataFrame], unrankable: dict[str, Any]
+) -> None:
+    table = build(
+        [{"value": 0.6}], [{"method": "best", "value": 99.0, **unrankable}, {"method": "fair", "value": 70.0}]
+    )
+    assert ranks(table) == {"best": None, "fair": 1, "RINE": 2}
+
+
+def test_random_weights_are_marked_and_never_ranked(build: Callable[..., pl.DataFrame]) -> None:
+    rows = [
+        {"method": "plumbing", "value": 0.99, "weights": "random"},
+        {"method": "noted", "value": 0.98, "weights": "random", "note": "mine"},
+        {"method": "RINE", "value": 0.6},
+    ]
+    table = build(rows)
+    assert ranks(table) == {"plumbing": None, "noted": None, "RINE": 1}
+    assert dict(table.select("method", "note").iter_rows()) == {
+        "plumbing": "random weights: plumbing only",
+        "noted": "random weights: plumbing only; mine",
+        "RINE": None,
+    }
+
+
+def test_a_benchmark_that_is_no_result_is_never_ranked(build: Callable[..., pl.DataFrame]) -> None:
+    toy = GENIMAGE.model_copy(update={"ranked": False})
+    assert ranks(build([{"value": 0.9}], [{}], toy)) == {"RINE": None, "NPR": None}
+
+
+def test_partial_coverage_is_never_ranked(build: Callable[..., pl.DataFrame]) -> None:
+    """Guards against flattering means: a method measured on the easy test sets alone must not lead them."""
+    partial = {"method": "partial", "test_set": "adm", "value": 0.99, "covered": 2}
+    whole = {"method": "whole", "test_set": "adm", "value": 0.8}
+    assert ranks(build([partial, whole])) == {"partial": None, "whole": 1}
+
+
+def test_a_source_that_states_some_test_sets_covers_those(build: Callable[..., pl.DataFrame]) -> None:
+    rows = [{"test_set": "adm", "value": 99.0}, {"test_set": "glide", "value": 98.0}]
+    table = build([], rows)
+    assert set(table["coverage"]) == {"2/3"}
+    assert set(table["rank"]) == {None}
+
+
+def test_a_source_that_states_every_test_set_or_the_mean_covers_the_protocol(
+    build: Callable[..., pl.DataFrame],
+) -> None:
+    every = [{"method": "every", "test_set": name} for name in ("adm", "glide", "vqdm")]
+    mean = [{"method": "mean", "test_set": name} for name in ("adm", MEAN)]
+    table = build([], [*every, *mean])
+    assert set(table["coverage"]) == {"3/3"}
+    assert table["rank"].null_count() == 0
+
+
+def test_coverage_is_counted_per_metric_and_source(build: Callable[..., pl.DataFrame]) -> None:
+    rows = [
+        {"metric": "acc", "test_set": MEAN},
+        {"metric": "ap", "test_set": "adm"},
+        {"metric": "acc", "test_set": "adm", "source": "another paper"},
+    ]
+    table = build([], rows)
+    assert table.sort("source", "metric").select("source", "metric", "coverage").rows() == [
+        ("a paper", "acc", "3/3"),
+        ("a paper", "ap", "1/3"),
+        ("another paper", "acc", "1/3"),
+    ]
+
+
+def test_the_coverage_of_a_protocol_that_no_benchmark_defines_is_not_known(build: Callable[..., pl.DataFrame]) -> None:
+    (row,) = build([], [{"protocol": "genimage-9"}]).to_dicts()
+    assert (row["coverage"], row["rank"]) == (None, None)
+
+
+def test_rows_are_ordered_with_the_mean_first_and_the_best_first(build: Callable[..., pl.DataFrame]) -> None:
+    rows = [
+        {"method": "a", "test_set": "adm", "value": 0.9},
+        {"method": "none", "value": None, "covered": 0},
+        {"method": "b", "value": 0.7},
+        {"method": "c", "value": 0.8},
+    ]
+    order = build(rows).select("test_set", "method").rows()
+    assert order == [(MEAN, "c"), (MEAN, "b"), (MEAN, "none"), ("adm", "a")]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "protocol", "test_set", "metric", "value"),
+    [
+        ("genimage", "genimage-8", MEAN, "acc", 81.78),
+        ("chameleon", "chameleon", "chameleon", "acc", 58.54),
+        ("opensdid", "opensdid-5", "sd15", "f1", 91.08),
+        ("opensdid", "opensdid-5", "sd2", "f1", 87.47),
+        ("opensdid", "opensdid-5", "sdxl", "f1", 73.43),
+        ("opensdid", "opensdid-5", "sd3", "f1", 72.05),
+        ("opensdid", "opensdid-5", "flux", "f1", 55.86),
+        ("opensdid", "opensdid-5", MEAN, "f1", 75.98),
+    ],
+)
+def test_the_published_results_of_rine_are_there(
+    committed: pl.DataFrame, benchmark: str, protocol: str, test_set: str, metric: str, value: float
+) -> None:
+    rows = committed.filter(
+        method="RINE", benchmark=benchmark, protocol=protocol, test_set=test_set, metric=metric, value=value
+    )
+    assert not rows.is_empty()
+    assert set(rows["kind"]) == {"published"}
+    if benchmark == "opensdid":
+        assert rows.select("source_kind", "training_set", "coverage").rows() == [("primary", "opensdid-sd15", "5/5")]
+        assert rows["rank"].null_count() == 0
+
+
+def test_the_aggregators_two_results_of_rine_on_progan_are_there_and_not_ranked(committed: pl.DataFrame) -> None:
+    rows = committed.filter(
+        method="RINE", benchmark="universalfakedetect", protocol="ufd-19", test_set="progan", metric="acc"
+    )
+    assert rows.select("value", "source_kind", "coverage", "rank").rows() == [(100.0, "aggregator", "1/19", None)] * 2
+
+
+def test_every_published_number_is_in_the_leaderboard_once(committed: pl.DataFrame) -> None:
+    with PUBLISHED.open(newline="", encoding="utf-8") as file:
+        numbers = [
+            (*(row[name] or None for name in COLUMNS if name != "value"), row["value"]) for row in csv.DictReader(file)
+        ]
+    names = [name for name in COLUMNS if name != "value"]
+    found = [(*row[:-1], row[-1]) for row in committed.select(*names, "value").iter_rows()]
+
+    def key(row: tuple[Any, ...]) -> tuple[str, ...]:
+        return tuple(str(field) for field in row)
+
+    assert sorted(found, key=key) == sorted([(*row[:-1], float(row[-1])) for row in numbers], key=key)
+
+
+def test_no_number_of_the_committed_table_is_ranked_that_must_not_be(committed: pl.DataFrame) -> None:
+    ranked = committed.filter(pl.col("rank").is_not_null())
+    assert ranked.height > 100
+    assert "aggregator" not in set(ranked["source_kind"])
+    assert ranked["training_set"].null_count() == 0
+    assert not any("threshold" in note for note in ranked["note"].drop_nulls())
+    assert all(covered == of for covered, of in (text.split("/") for text in ranked["coverage"]))
+
+
+def test_benchmarks_that_are_not_on_this_machine_give_every_method_nulls(
+    benchmarks: list[BenchmarkSpec], tmp_path: Path
+) -> None:
+    config = load_config(ROOT / "config" / "config.yaml")
+    experiment = config.experiments["sample"]
+    path = tmp_path / "metrics.parquet"
+    write_metrics(evaluate("sample", experiment, config.encoders[experiment.encoder], benchmarks, []), path)
+    table = build_leaderboard([path], [], benchmarks)
+    assert table["value"].null_count() == table["rank"].null_count() == table["seed_count"].null_count() == table.height
+    for benchmark in benchmarks:
+        for protocol, spec in benchmark.protocols.items():
+            rows = table.filter(benchmark=benchmark.name, protocol=protocol)
+            assert set(rows["coverage"]) == {f"0/{len(spec.test_sets)}"}
+            found = set(rows.select("method", "test_set", "metric").iter_rows())
+            assert found == {
+                (method, test_set, metric)
+                for method in experiment.methods
+                for test_set in (MEAN, *spec.test_sets)
+                for metric in METRICS
+            }
+
+
+def test_one_method_measured_by_two_experiments_is_refused(tmp_path: Path) -> None:
+    """Its row could be either's; averaging them would be a third thing."""
+    paths = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
+    for path in paths:
+        write_metrics(pl.DataFrame([{**MEASURED, "experiment": path.stem}], schema=METRICS_SCHEMA), path)
+    with pytest.raises(ResultsError) as caught:
+        build_leaderboard(paths, [], [GENIMAGE])
+    assert str(caught.value) == (
+        "method 'RINE' trained on 'genimage-sdv14' is measured by experiments one and two; "
+        "give it another id in one of them"
+    )
+
+
+def test_one_method_on_two_training_sets_is_two_methods(tmp_path: Path) -> None:
+    paths = [tmp_path / "one.parquet", tmp_path / "two.parquet"]
+    for path in paths:
+        changes = {"experiment": path.stem, "training_set": path.stem}
+        write_metrics(pl.DataFrame([{**MEASURED, **changes}], schema=METRICS_SCHEMA), path)
+    assert build_leaderboard(paths, [], [GENIMAGE])["training_set"].to_list() == ["one", "two"]
+
+
+def test_metrics_given_twice_are_refused_or_counted_once(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.parquet"
+    rows = [{**MEASURED, "seed": seed, "value": value} for seed, value in enumerate((0.7, 0.9))]
+    write_metrics(pl.DataFrame(rows, schema=METRICS_SCHEMA), path)
+    try:
+        twice = build_leaderboard([path, path], [], [GENIMAGE])
+    except ResultsError:
+        return
+    assert twice["std"].to_list() == pytest.approx(build_leaderboard([path], [], [GENIMAGE])["std"].to_list())
+
+
+@pytest.mark.parametrize("content", [b"", b"text"])
+def test_what_holds_no_metrics_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "metrics.parquet"
+    path.write_bytes(content)
+    with pytest.raises(ResultsError, match=r"metrics\.parquet holds no metrics .*make it with `rine-cache evaluate`"):
+        build_leaderboard([path], [], [GENIMAGE])
+
+
+def test_parquet_of_something_else_is_no_metrics_and_no_leaderboard(tmp_path: Path) -> None:
+    path = tmp_path / "other.parquet"
+    pl.DataFrame({"a": [1]}).write_parquet(path)
+    with pytest.raises(ResultsError, match="holds no metrics"):
+        build_leaderboard([path], [], [GENIMAGE])
+    with pytest.raises(ResultsError, match="is not a leaderboard"):
+        read_leaderboard(path)
+
+
+def test_a_missing_leaderboard_is_named_with_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"nowhere\.parquet is not a leaderboard .*make it with `snakemake`"):
+        read_leaderboard(tmp_path / "nowhere.parquet")
+
+
+def test_a_written_leaderboard_reads_back_as_it_was(committed: pl.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "results" / "leaderboard.parquet"
+    write_leaderboard(committed, path)
+    assert read_leaderboard(path).equals(committed)
+    assert [file.name for file in path.parent.iterdir()] == ["leaderboard.parquet"]
+
+
+def test_the_same_input_gives_the_same_bytes(benchmarks: list[BenchmarkSpec], tmp_path: Path) -> None:
+    config = load_config(ROOT / "config" / "config.yaml")
+    experiment = config.experiments["sample"]
+    metrics = evaluate("sample", experiment, config.encoders[experiment.encoder], benchmarks, [])
+    filled = metrics.with_columns(value=pl.int_range(pl.len()) % 17 / 17, covered="test_sets", fingerprint=pl.lit("f"))
+    write_metrics(filled, tmp_path / "metrics.parquet")
+    written = []
+    for attempt in range(3):
+        path = tmp_path / f"{attempt}.parquet"
+        write_leaderboard(build_leaderboard([tmp_path / "metrics.parquet"], [PUBLISHED], benchmarks), path)
+        written.append(path.read_bytes())
+    assert written[0] == written[1] == written[2]

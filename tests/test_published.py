@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+from rine_cache.errors import ResultsError
+from rine_cache.published import COLUMNS, SOURCE_KINDS, read_published
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COMMITTED = Path(__file__).resolve().parent.parent / "config" / "published.csv"
+ROW = {
+    "benchmark": "genimage",
+    "protocol": "genimage-8",
+    "training_set": "genimage-sdv14",
+    "method": "RINE",
+    "test_set": "mean",
+    "metric": "acc",
+    "value": "81.78",
+    "source_kind": "primary",
+    "note": "",
+    "source": "a paper, Table 1",
+    "benchmark_as_published": "GenImage",
+    "protocol_as_published": "SD v1.4, 8 gens",
+    "test_set_as_published": "Avg.",
+    "metric_as_published": "Acc",
+}
+
+
+@pytest.fixture
+def write_csv(tmp_path: Path) -> Callable[..., Path]:
+    """Write one line per dictionary of changes to `ROW`."""
+
+    def write(*changes: dict[str, str], columns: tuple[str, ...] = COLUMNS) -> Path:
+        path = tmp_path / "published.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
+            writer.writeheader()
+            writer.writerows({**ROW, **change} for change in changes)
+        return path
+
+    return write
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ResultsError) as caught:
+        read_published(path)
+    return str(caught.value)
+
+
+def test_the_committed_numbers_are_all_there() -> None:
+    table = read_published(COMMITTED)
+    assert table.shape == (1633, 14)
+    assert tuple(table.columns) == COLUMNS
+    with COMMITTED.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert table["value"].to_list() == [float(row["value"]) for row in rows]
+    assert table["method"].to_list() == [row["method"] for row in rows]
+    assert table["training_set"].to_list() == [row["training_set"] or None for row in rows]
+
+
+def test_the_committed_numbers_come_from_every_kind_of_source() -> None:
+    assert set(read_published(COMMITTED)["source_kind"]) == set(SOURCE_KINDS)
+
+
+def test_values_are_numbers_and_empty_fields_null(write_csv: Callable[..., Path]) -> None:
+    table = read_published(write_csv({}, {"training_set": "", "value": "100", "method": "007"}))
+    assert table.schema["value"] == pl.Float64
+    assert table["value"].to_list() == [81.78, 100.0]
+    assert table["training_set"].to_list() == ["genimage-sdv14", None]
+    assert table["method"].to_list() == ["RINE", "007"]
+
+
+def test_columns_may_stand_in_any_order(write_csv: Callable[..., Path]) -> None:
+    table = read_published(write_csv({}, columns=tuple(reversed(COLUMNS))))
+    assert tuple(table.columns) == COLUMNS
+    assert table["method"].to_list() == ["RINE"]
+
+
+def test_fields_may_hold_commas_quotes_and_line_breaks(write_csv: Callable[..., Path]) -> None:
+    source = 'a "paper", Table 1;\nfootnote 2'
+    assert read_published(write_csv({"source": source}))["source"].to_list() == [source]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_missing_column_is_named(write_csv: Callable[..., Path], column: str) -> None:
+    message = refusal(write_csv({}, columns=tuple(name for name in COLUMNS if name != column)))
+    assert f"published.csv lacks the column {column!r}; " in message
+
+
+def test_a_misspelt_column_is_named_with_the_nearest(write_csv: Callable[..., Path]) -> None:
+    columns = tuple("vlaue" if name == "value" else name for name in COLUMNS)
+    assert "lacks the column 'value'; did you mean 'vlaue'?" in refusal(write_csv({}, columns=columns))
+
+
+def test_an_unknown_column_is_named_with_the_nearest(write_csv: Callable[..., Path]) -> None:
+    message = refusal(write_csv({}, columns=(*COLUMNS, "sources")))
+    assert "has an unknown column 'sources'; did you mean 'source'? allowed: " in message
+
+
+@pytest.mark.parametrize("value", ["100.01", "-0.1", "81,78", "n/a", "81.78%", "nan", "inf"])
+def test_a_value_that_is_no_percentage_is_refused_with_its_line(write_csv: Callable[..., Path], value: str) -> None:
+    message = refusal(write_csv({}, {}, {"value": value, "method": "Odd", "test_set": "adm"}))
+    assert "published.csv, line 4 (Odd, adm) has no value from 0 to 100" in message
+
+
+@pytest.mark.parametrize("value", ["0", "100", "0.0", "1e2"])
+def test_the_ends_of_the_scale_are_allowed(write_csv: Callable[..., Path], value: str) -> None:
+    assert read_published(write_csv({"value": value}))["value"].to_list() == [float(value)]
+
+
+@pytest.mark.parametrize("kind", ["Primary", "blog", "measured"])
+def test_an_unknown_kind_of_source_is_refused_with_its_line(write_csv: Callable[..., Path], kind: str) -> None:
+    message = refusal(write_csv({}, {"source_kind": kind}))
+    assert "line 3 (RINE, mean) has a source_kind other than " in message
+    assert all(repr(allowed) in message for allowed in SOURCE_KINDS)
+
+
+@pytest.mark.parametrize(
+    "column", ["benchmark", "protocol", "method", "test_set", "metric", "value", "source_kind", "source"]
+)
+def test_an_empty_required_field_is_refused_with_its_line(write_csv: Callable[..., Path], column: str) -> None:
+    message = refusal(write_csv({}, {column: ""}))
+    assert "line 3 (" in message
+    assert "lacks one of benchmark, protocol, method, test_set, metric, value, source_kind, source" in message
+
+
+@pytest.mark.parametrize("column", ["training_set", "note", "protocol_as_published"])
+def test_other_fields_may_be_empty(write_csv: Callable[..., Path], column: str) -> None:
+    assert read_published(write_csv({column: ""}))[column].to_list() == [None]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "cannot read the published numbers" in refusal(tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00bad"])
+def test_what_is_no_csv_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "published.csv"
+    path.write_bytes(content)
+    assert "published.csv" in refusal(path)
+
+
+def test_a_line_with_too_many_fields_is_refused(write_csv: Callable[..., Path]) -> None:
+    path = write_csv({})
+    path.write_text(path.read_text() + ",".join(ROW.values()).replace("a paper, Table 1", "x") + ",,,\n")
+    assert "published.csv" in refusal(path)
