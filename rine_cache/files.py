@@ -27,8 +27,10 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        mode = _mode_of_a_new_file(temporary)
         try:
             yield temporary
+            temporary.chmod(mode)  # some libraries write for the owner alone, and results are shared
             flush_to_disk(temporary)
             temporary.replace(path)
         finally:
@@ -36,6 +38,14 @@ def written_whole(path: Path) -> Iterator[Path]:
         flush_to_disk(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from None
+
+
+def _mode_of_a_new_file(path: Path) -> int:
+    """Learn the permissions that the user's umask gives, without changing it for other threads."""
+    path.touch()
+    mode = path.stat().st_mode
+    path.unlink()
+    return mode
 
 
 def flush_to_disk(path: Path) -> None:

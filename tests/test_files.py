@@ -124,3 +124,11 @@ def test_flushing_closes_the_file_even_where_it_fails(tmp_path: Path, monkeypatc
         flush_to_disk(tmp_path)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(seen[0])
+
+
+def test_a_file_has_the_permissions_of_the_user_s_umask_whoever_wrote_it(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with written_whole(tmp_path / "private") as temporary:
+        temporary.write_text("new")
+        temporary.chmod(0o600)
+    assert (tmp_path / "private").stat().st_mode == (tmp_path / "plain").stat().st_mode

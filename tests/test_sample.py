@@ -511,7 +511,7 @@ def test_the_sample_has_an_autoencoder_of_every_operator() -> None:
 def test_autoencoders_keep_the_shape_and_wait_in_evaluation_mode(operator: Any, training_images: torch.Tensor) -> None:
     network = train_autoencoder(operator, training_images, steps=1, seed=0)
     assert not network.training
-    for height, width in [(96, 96), (64, 128), (4, 4)]:
+    for height, width in [(96, 96), (64, 128), (8, 8)]:
         assert network(torch.zeros(2, 3, height, width)).shape == (2, 3, height, width)
 
 
@@ -522,7 +522,7 @@ def test_autoencoders_learn_to_reconstruct(operator: Any, training_images: torch
         with torch.inference_mode():
             return float((network(training_images) - training_images).abs().mean())
 
-    assert loss(25) < 0.6 * loss(1)
+    assert loss(40) < 0.6 * loss(1)
 
 
 def test_a_seed_fixes_an_autoencoder_and_touches_no_other_random_state(training_images: torch.Tensor) -> None:
@@ -548,7 +548,7 @@ def test_a_reconstruction_has_no_trace_of_the_border(operator: Any, training_ima
     flat = torch.full((1, 3, 64, 64), 0.5)
     with torch.inference_mode():
         plain, found = network(flat), reconstruct(network, flat)
-    period = 4  # of a flat image only the upsampling's pattern is left, and it repeats
+    period = 8  # of a flat image only the upsampling's pattern is left, and it repeats
     assert not torch.allclose(plain[..., period:], plain[..., :-period], atol=1e-3)
     torch.testing.assert_close(found[..., period:], found[..., :-period], atol=1e-5, rtol=0)
     torch.testing.assert_close(found[..., period:, :], found[..., :-period, :], atol=1e-5, rtol=0)

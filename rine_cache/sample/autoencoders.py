@@ -21,7 +21,7 @@ _CHANNELS = 16
 _PATCH = 64  # side of the training patches, in pixels
 _BATCH = 16
 _LEARNING_RATE = 2e-3
-_MARGIN = 16  # pixels mirrored beyond the border: more than the network's receptive field reaches
+_MARGIN = 32  # pixels mirrored beyond the border: more than the network's receptive field reaches
 
 
 def _transposed(inputs: int, outputs: int) -> nn.Module:
@@ -66,7 +66,7 @@ def train_autoencoder(operator: Operator, images: torch.Tensor, *, steps: int, s
 
     Returns
     -------
-    The network, in evaluation mode: (B, 3, S, S) -> (B, 3, S, S), S divisible by 4.
+    The network, in evaluation mode: (B, 3, S, S) -> (B, 3, S, S), S divisible by 8.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -82,7 +82,7 @@ def train_autoencoder(operator: Operator, images: torch.Tensor, *, steps: int, s
 
 
 def reconstruct(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Reconstruct images, shape (B, 3, S, S), float32 in [0, 1], S divisible by 4, with no trace of the border.
+    """Reconstruct images, shape (B, 3, S, S), float32 in [0, 1], S divisible by 8, with no trace of the border.
 
     The convolutions pad with zeros, which would mark the edge of every fake; the image is mirrored beyond it.
     """
@@ -96,6 +96,10 @@ def _network(upsampler: Callable[[int, int], nn.Module]) -> nn.Sequential:
         nn.Conv2d(3, _CHANNELS, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.Conv2d(_CHANNELS, _CHANNELS, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(_CHANNELS, _CHANNELS, 3, stride=2, padding=1),
+        nn.ReLU(),
+        upsampler(_CHANNELS, _CHANNELS),
         nn.ReLU(),
         upsampler(_CHANNELS, _CHANNELS),
         nn.ReLU(),

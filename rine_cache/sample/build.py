@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from rine_cache.sample.autoencoders import UPSAMPLERS, reconstruct, train_autoen
 from rine_cache.sample.photographs import PHOTOGRAPHS, Crop, crops
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
     from torch import nn
 
@@ -55,13 +58,14 @@ def build_sample(spec: SampleSpec) -> int:
     }
     chosen = _spread_over_photographs(parts["test"], spec.test_fake_crops)
     root = _clear(Path(spec.root))
-    generators = _train_generators(spec, parts["train"])
     written = sum(_write_reals(root / part, found) for part, found in parts.items())
-    for part in ("train", "validation"):
-        written += _write_fakes(root / part, parts[part], generators, spec.train_operator, spec.train_strength)
-    for operator in UPSAMPLERS:
-        for strength in spec.test_strengths:
-            written += _write_fakes(root / "test", chosen, generators, operator, strength)
+    with _one_thread():
+        generators = _train_generators(spec, parts["train"])
+        for part in ("train", "validation"):
+            written += _write_fakes(root / part, parts[part], generators, spec.train_operator, spec.train_strength)
+        for operator in UPSAMPLERS:
+            for strength in spec.test_strengths:
+                written += _write_fakes(root / "test", chosen, generators, operator, strength)
     with written_whole(root / PROVENANCE) as temporary:
         temporary.write_text(json.dumps(_provenance(spec, written), indent=2, sort_keys=True) + "\n")
     LOG.info("sample: %d images in %s", written, root)
@@ -82,6 +86,17 @@ def _clear(root: Path) -> Path:
         if (root / part).exists():
             shutil.rmtree(root / part)
     return root
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread, so that the images do not depend on the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _train_generators(spec: SampleSpec, training_crops: list[Crop]) -> dict[Operator, nn.Module]:

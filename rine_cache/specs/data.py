@@ -84,7 +84,7 @@ class SampleSpec(Spec):
     seed
         Seed of the autoencoders: their initial weights and training patches.
     crop
-        Side of a crop, in pixels: divisible by 4, as the autoencoders halve twice.
+        Side of a crop, in pixels: divisible by 8, as the autoencoders halve three times.
     train_operator
         The only operator whose fakes are trained on.
     train_strength
@@ -101,7 +101,7 @@ class SampleSpec(Spec):
 
     root: str
     seed: int = Field(default=0, ge=0)
-    crop: int = Field(default=224, ge=64, multiple_of=4)
+    crop: int = Field(default=224, ge=64, multiple_of=8)
     train_operator: Operator = "transposed"
     train_strength: float = Field(default=0.3, gt=0, le=1)
     test_strengths: tuple[float, ...] = (0.05, 0.1, 0.2)

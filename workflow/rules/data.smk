@@ -12,7 +12,6 @@ if CONFIG.sample:
             "results/timings/sample.tsv"
         conda:
             "../../environment.yml"
-        threads: 2
         params:
             spec=as_json(CONFIG.sample),
         message:
