@@ -5,7 +5,7 @@ min_version("9.19")
 
 
 # --configfile merges into a configfile given here, so that the sample would run inside every other job.
-if "experiments" not in config:
+if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 

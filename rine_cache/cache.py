@@ -51,6 +51,7 @@ from rine_cache.errors import (
 from rine_cache.files import flush_to_disk
 from rine_cache.provenance import canonical_json, fingerprint
 from rine_cache.quarantine import Reason
+from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
 USER_BLOCK = 512
 _PART = b"rine-cache part\n"
 _SEALED = b"rine-cache sealed\n"
@@ -356,7 +356,8 @@ def open_writer(path: Path, shape: CacheShape, identity: CacheIdentity) -> Itera
         raise _disk_error(part, error) from None
     descriptor = _lock(part)
     try:
-        if _read_bytes(part, 0, len(_PART)) != _PART:
+        # A kill between the seal and the rename leaves a sealed part, whole: it is sealed again and renamed.
+        if not _read_bytes(part, 0, len(_SEALED)).startswith((_PART, _SEALED)):
             _create(part, descriptor, shape, identity)
         layout = _read_layout(part)
         _refuse_other_part(part, layout, shape, identity)
@@ -368,18 +369,6 @@ def open_writer(path: Path, shape: CacheShape, identity: CacheIdentity) -> Itera
 def part_path(path: Path) -> Path:
     """Return where a cache is written until it is sealed."""
     return path.with_name(f"{path.name}.part")
-
-
-def read_identity(path: Path) -> CacheIdentity:
-    """Read what a sealed cache was made from.
-
-    Raises
-    ------
-    CacheError
-        If there is none at `path`, or it is unsealed or unreadable.
-    """
-    _refuse_unsealed(path)
-    return _read_layout(path).identity
 
 
 def _refuse_unsealed(path: Path) -> None:
@@ -402,11 +391,14 @@ def _lock(part: Path) -> int:
             raise _disk_error(part, error) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(descriptor)
             raise CacheBusyError(
                 f"{part} is being written by another process; wait for it, or stop it and run this again"
             ) from None
+        except OSError as error:  # some network file systems have no locks
+            os.close(descriptor)
+            raise CacheError(f"cannot lock {part}: {error.strerror}; write to a file system with locks") from None
         # The last holder may have renamed the file between the open and the lock.
         if part.exists() and part.stat().st_ino == os.fstat(descriptor).st_ino:
             return descriptor
@@ -455,7 +447,7 @@ def _create_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: A
 def _attributes(shape: CacheShape, identity: CacheIdentity) -> dict[str, Any]:
     """Return the root attributes, all of fixed size."""
     return {
-        "schema_version": np.uint32(SCHEMA_VERSION),
+        "schema_version": np.uint32(CACHE_SCHEMA_VERSION),
         "sealed": np.uint8(0),
         "slab_rows": np.uint32(shape.slab_rows),
         "encoding_key": np.bytes_(canonical_json(identity.key)),
@@ -470,9 +462,9 @@ def _read_layout(path: Path) -> _Layout:
     try:
         with h5py.File(path, "r", locking=False) as file:
             version = int(file.attrs["schema_version"])
-            if version != SCHEMA_VERSION:
+            if version != CACHE_SCHEMA_VERSION:
                 raise CacheMismatchError(
-                    f"{path} has schema version {version}, this code reads {SCHEMA_VERSION}; extract it again"
+                    f"{path} has schema version {version}, this code reads {CACHE_SCHEMA_VERSION}; extract it again"
                 )
             identity = CacheIdentity(
                 json.loads(file.attrs["encoding_key"]),
@@ -508,16 +500,25 @@ def _read_slab(path: Path, layout: _Layout, slab: int) -> Slab:
 
 
 def _refuse_other_part(part: Path, layout: _Layout, shape: CacheShape, identity: CacheIdentity) -> None:
-    found, wanted = layout.identity._asdict(), identity._asdict()
-    differing = [name for name in found if found[name] != wanted[name]]
-    if layout.shape != shape or differing:
-        reasons = differing or ["shape"]
-        name = reasons[0]
-        details = f": begun with {found[name]}, now {wanted[name]}" if differing else ""
+    if difference := _difference(layout.identity._asdict(), identity._asdict()) or (
+        f"shape {layout.shape}, now {shape}" if layout.shape != shape else ""
+    ):
         raise CacheMismatchError(
-            f"{part} was begun with another {' and '.join(reasons)}{details}; delete it to begin again, or go "
-            f"back to what it was begun with to finish it"
+            f"{part} was begun with another {difference}; delete it to begin again, or go back to what it was begun "
+            f"with to finish it"
         )
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Name the first entry in which two nested descriptions differ, and both values."""
+    for name in sorted({*found, *wanted}):
+        ours, theirs = found.get(name), wanted.get(name)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            if inner := _difference(ours, theirs):
+                return f"{name}.{inner}"
+        elif ours != theirs:
+            return f"{name} {ours}, now {theirs}"
+    return ""
 
 
 def _skeleton_digest(path: Path, layout: _Layout) -> bytes:

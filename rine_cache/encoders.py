@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import open_clip
 import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from rine_cache.devices import resolve_device
 from rine_cache.errors import EncoderError, WeightsError, nearest
@@ -87,13 +89,23 @@ class Encoder:
         -------
         Tokens at each tap, shape (K, B, D), and the embedding, shape (B, E), float16. A value beyond
         float16's range becomes infinite; the caller quarantines its image.
+
+        Raises
+        ------
+        EncoderError
+            If the device has no memory for the batch.
         """
         assert len(crops) == self.batch_size, "batches have one fixed shape"
         pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255  # (B, 3, S, S)
         pixels = ((pixels - self._mean) / self._std).to(_DTYPES[self.compute_dtype])  # (B, 3, S, S)
         for collected in self._taps.values():
             collected.clear()
-        output = self._tower(pixels)
+        try:
+            output = self._tower(pixels)
+        except torch.OutOfMemoryError:
+            raise EncoderError(
+                f"{self.device} has no memory for a batch of {self.batch_size} crops; lower the encoder's batch_size"
+            ) from None
         embedding = output[0] if isinstance(output, tuple) else output  # (B, E)
         tokens = {tap: torch.stack(collected).half() for tap, collected in self._taps.items()}  # (K, B, D)
         return Encoded({tap: stacked.cpu().numpy() for tap, stacked in tokens.items()}, embedding.half().cpu().numpy())
@@ -150,6 +162,8 @@ def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
     }
     _assert_activation(tower, quick_gelu=quick_gelu)
     compute_dtype = resolve_precision(spec.precision, chosen_device)
+    # float32 means float32: by default CUDA convolves in TF32.
+    torch.backends.cudnn.allow_tf32 = False
     if compute_dtype != "float32":
         tower = _in_precision(tower, spec.architecture, compute_dtype)
     return Encoder(tower, identity, compute_dtype, spec.batch_size, chosen_device)
@@ -181,7 +195,10 @@ def _architecture(name: str) -> dict[str, Any]:
 
 
 def _check_activation(spec: EncoderSpec, *, quick_gelu: bool) -> None:
-    """Refuse weights under an activation that they were not trained with."""
+    """Refuse weights under an activation that they were not trained with.
+
+    A checkpoint file that is none of OpenAI's releases does not say: there the architecture's name decides.
+    """
     if spec.weights == "random":
         return
     if spec.weights == "wheel":
@@ -198,6 +215,8 @@ def _check_activation(spec: EncoderSpec, *, quick_gelu: bool) -> None:
             f"weights {spec.weights!r} are neither a file nor a tag of {spec.architecture}; "
             f"{nearest(spec.weights, tags)}, or the path of a checkpoint"
         )
+    if not pretrained:
+        pretrained = _openai_release(Path(spec.weights))
     if pretrained and bool(pretrained.get("quick_gelu", False)) != quick_gelu:
         plain = spec.architecture.removesuffix("-quickgelu")
         right = plain if quick_gelu else f"{plain}-quickgelu"
@@ -206,6 +225,16 @@ def _check_activation(spec: EncoderSpec, *, quick_gelu: bool) -> None:
             f"{'GELU' if quick_gelu else 'QuickGELU'}, this architecture computes the other; "
             f"set architecture: {right}"
         )
+
+
+def _openai_release(checkpoint: Path) -> dict[str, Any]:
+    """Return open_clip's settings for a file that is one of OpenAI's releases, whose addresses hold their sha256."""
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    releases = [
+        open_clip.get_pretrained_cfg(model, tag) for model, tag in open_clip.list_pretrained() if tag == "openai"
+    ]
+    return next((release for release in releases if f"/{digest}/" in release.get("url", "")), {})
 
 
 def _load_tower(spec: EncoderSpec) -> VisionTransformer:
@@ -229,10 +258,16 @@ def _load_tower(spec: EncoderSpec) -> VisionTransformer:
     tower = model.visual
     assert type(tower) is VisionTransformer, "other towers were refused by their configuration"
     if spec.weights == "wheel":
-        from safetensors.torch import load_file
-
-        tower.load_state_dict(load_file(wheel_weights()), strict=True)
+        tower.load_state_dict(_read_wheel_weights(), strict=True)
     return tower
+
+
+def _read_wheel_weights() -> dict[str, torch.Tensor]:
+    path = wheel_weights()
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"the weights {path} are damaged ({error}); delete the file, it is made again") from None
 
 
 def _in_precision(tower: VisionTransformer, architecture: str, compute_dtype: str) -> VisionTransformer:

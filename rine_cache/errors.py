@@ -38,7 +38,7 @@ class WeightsError(RineCacheError):
 
 
 class EncoderError(RineCacheError):
-    """An image tower cannot be used: not a ViT with a class token, wrong activation, missing device."""
+    """An image tower cannot be used: not a ViT with a class token, wrong activation, batch too large."""
 
 
 class CacheError(RineCacheError):

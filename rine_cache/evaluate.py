@@ -64,6 +64,7 @@ SCHEMA = pl.Schema(
 )
 
 
+_IMAGE_COLUMNS = ("image_id", "label", "subset", "split", "group")
 _HEADER = {"dataset", "view", "encoding_fingerprint", "manifest_digest", "content_digest", "heads"}
 
 
@@ -71,7 +72,7 @@ class Scores(NamedTuple):
     """A score file: its header, its images, and one row of logits per head of the header."""
 
     header: dict[str, Any]
-    images: pl.DataFrame  # image_id, label, subset, group
+    images: pl.DataFrame  # the columns of _IMAGE_COLUMNS
     logits: NDArray[np.float32]  # (H, N), NaN where an image was quarantined
 
     @property
@@ -86,13 +87,6 @@ class Scores(NamedTuple):
         return Scores(header, self.images, self.logits[rows])
 
 
-class _Selection(NamedTuple):
-    """The images of one test set in one score file."""
-
-    scores: Scores
-    rows: NDArray[np.int64]
-
-
 class _TestSet(NamedTuple):
     """A test set that was scored: labels of its images, their logits, and which images they are."""
 
@@ -100,6 +94,15 @@ class _TestSet(NamedTuple):
     logits: NDArray[np.float32]  # (H, n)
     images: set[tuple[str, str, int]]  # data set, image id, label
     quarantined: set[tuple[str, str, int]]
+    provenance: list[str]
+
+
+class _Counts(NamedTuple):
+    """How many distinct images stand behind a value, and the caches and manifests they are of."""
+
+    n_real: int
+    n_fake: int
+    n_quarantined: int
     provenance: list[str]
 
 
@@ -112,14 +115,14 @@ def read_scores(path: Path) -> Scores:
         If it is missing or is none.
     """
     try:
-        table = pq.read_table(path)
-        header = json.loads((table.schema.metadata or {})[b"rine_cache"])
+        file = pq.ParquetFile(path)
+        header = json.loads((file.schema_arrow.metadata or {})[b"rine_cache"])
         if missing := _HEADER - header.keys():
             raise ResultsError(f"{path} is not a score file: its header lacks {', '.join(sorted(missing))}")
-        frame = pl.DataFrame(table)
-        heads = len(header["heads"])
-        logits = frame["logit"].cast(pl.Float32).fill_null(float("nan")).to_numpy().reshape(heads, -1)  # (H, N)
-        images = frame.head(logits.shape[1]).select("image_id", "label", "subset", "group")
+        # Each head has a row group with the same images: those of the first do for all.
+        column = pl.DataFrame(file.read(["logit"]))["logit"]
+        logits = column.cast(pl.Float32).fill_null(float("nan")).to_numpy().reshape(len(header["heads"]), -1)  # (H, N)
+        images = pl.DataFrame(file.read_row_group(0)).select(_IMAGE_COLUMNS)
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, KeyError, ValueError, AttributeError) as error:
         raise ResultsError(f"{path} is not a score file ({error}); make it with `rine-cache score`") from None
     lost = np.isnan(logits)  # (H, N)
@@ -165,6 +168,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     for benchmark in benchmarks:
         found = {test_set: _find(spec, benchmark.view, by_source) for test_set, spec in benchmark.test_sets.items()}
+        counts = {name: _counts(found, spec.test_sets) for name, spec in benchmark.protocols.items()}
         for index, (method, seed) in enumerate(heads):
             head = trained.get((method, seed))
             measured = {
@@ -187,7 +191,7 @@ def evaluate(
             for protocol, spec in benchmark.protocols.items():
                 rows += [
                     {**shared, "protocol": protocol, **row}
-                    for row in _protocol_rows(spec.test_sets, found, measured, head)
+                    for row in _protocol_rows(spec.test_sets, measured, counts[protocol], head)
                 ]
     return pl.DataFrame(rows, schema=SCHEMA)
 
@@ -240,49 +244,43 @@ def _head_columns(experiment: ExperimentSpec, method: str, head: dict[str, Any] 
 
 
 def _find(spec: TestSetSpec, view: str, by_source: dict[tuple[str, str], Scores]) -> _TestSet | None:
-    """Gather a test set's images, or None where a data set or subset of it was not scored."""
-    selections = []
+    """Gather a test set's images, or None where a data set, subset or split of it was not scored."""
+    identities: list[tuple[str, str, int]] = []
+    logits, provenance = [], []
     for source, label in ((spec.real, REAL), (spec.fake, FAKE)):
         scores = by_source.get((source.dataset, view))
-        if scores is None:
+        rows = _rows(scores, source, label) if scores else None
+        if scores is None or rows is None:
             return None
-        present = set(scores.images["subset"])
-        if absent := [subset for subset in source.subsets if subset not in present]:
-            LOG.warning("%s has no subset %r; %s", source.dataset, absent[0], nearest(absent[0], present))
-            return None
-        selections.append(_Selection(scores, _rows(scores, source, label)))
-    identities = [
-        list(
-            zip(
-                [selection.scores.header["dataset"]] * len(selection.rows),
-                selection.scores.images["image_id"].gather(selection.rows),
-                selection.scores.images["label"].gather(selection.rows),
-                strict=True,
-            )
-        )
-        for selection in selections
-    ]
-    logits = np.concatenate([selection.scores.logits[:, selection.rows] for selection in selections], axis=1)  # (H, n)
-    everything = [identity for part in identities for identity in part]
-    lost = np.isnan(logits[0])  # (n,): the heads agree, which read_scores checks
+        image_ids = scores.images["image_id"].gather(rows)
+        identities += [(source.dataset, image_id, label) for image_id in image_ids]
+        logits.append(scores.logits[:, rows])  # (H, n)
+        provenance += [scores.header[name] for name in ("encoding_fingerprint", "manifest_digest", "content_digest")]
+    joined = np.concatenate(logits, axis=1)  # (H, n)
+    lost = np.isnan(joined[0])  # (n,): the heads agree, which read_scores checks
     return _TestSet(
-        labels=np.array([label for _, _, label in everything], np.int64),
-        logits=logits,
-        images={identity for identity, bad in zip(everything, lost, strict=True) if not bad},
-        quarantined={identity for identity, bad in zip(everything, lost, strict=True) if bad},
-        provenance=[
-            selection.scores.header[name]
-            for selection in selections
-            for name in ("encoding_fingerprint", "manifest_digest", "content_digest")
-        ],
+        labels=np.array([label for _, _, label in identities], np.int64),
+        logits=joined,
+        images={identity for identity, bad in zip(identities, lost, strict=True) if not bad},
+        quarantined={identity for identity, bad in zip(identities, lost, strict=True) if bad},
+        provenance=provenance,
     )
 
 
-def _rows(scores: Scores, source: Source, label: int) -> NDArray[np.int64]:
+def _rows(scores: Scores, source: Source, label: int) -> NDArray[np.int64] | None:
+    """Return the rows of a source's images of one class, or None where it names a subset or split that is absent."""
     wanted = scores.images["label"] == label
-    if source.subsets:
-        wanted &= scores.images["subset"].is_in(source.subsets)
-    return np.flatnonzero(wanted.to_numpy())
+    for column, names in (("subset", source.subsets), ("split", source.splits)):
+        present = set(scores.images[column].drop_nulls())
+        if absent := [name for name in names if name not in present]:
+            LOG.warning("%s has no %s %r; %s", source.dataset, column, absent[0], nearest(absent[0], present))
+            return None
+        if names:
+            wanted &= scores.images[column].is_in(names).fill_null(value=False)
+    rows = np.flatnonzero(wanted.to_numpy())
+    if not rows.size:
+        LOG.warning("%s holds no %s images of those that %s asks for", source.dataset, ("real", "fake")[label], source)
+    return rows
 
 
 def _finite(test_set: _TestSet, head: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -291,34 +289,43 @@ def _finite(test_set: _TestSet, head: int) -> tuple[NDArray[np.int64], NDArray[n
     return test_set.labels[kept], logits[kept]
 
 
+def _counts(found: dict[str, _TestSet | None], test_sets: Sequence[str]) -> dict[str, _Counts | None]:
+    """Count the images of each test set of a protocol, and those of its mean: shared ones once."""
+    groups = {name: [found[name]] for name in test_sets} | {MEAN: [found[name] for name in test_sets]}
+    return {name: _count([part for part in parts if part is not None]) for name, parts in groups.items()}
+
+
+def _count(parts: Sequence[_TestSet]) -> _Counts | None:
+    if not parts:
+        return None
+    images = set().union(*(part.images for part in parts))
+    fakes = sum(label == FAKE for _, _, label in images)
+    quarantined = set().union(*(part.quarantined for part in parts))
+    provenance = [name for part in parts for name in part.provenance]
+    return _Counts(len(images) - fakes, fakes, len(quarantined), provenance)
+
+
 def _protocol_rows(
     test_sets: Sequence[str],
-    found: dict[str, _TestSet | None],
     measured: dict[str, dict[Metric, float | None] | None],
+    counts: dict[str, _Counts | None],
     head: dict[str, Any] | None,
 ) -> list[dict[str, Any]]:
     """Make the rows of one head on one protocol: each test set, then the mean."""
+    shared = {name: _count_columns(counted, head) for name, counted in counts.items()}
     rows = []
     for metric in METRICS:
-        values = [(measured[test_set] or {}).get(metric) for test_set in test_sets]
-        known = [value for value in values if value is not None]
+        values = {name: (measured[name] or {}).get(metric) for name in test_sets}
+        known = [value for value in values.values() if value is not None]
+        values[MEAN] = float(np.mean(known)) if len(known) == len(test_sets) else None
         covered = {"metric": metric, "covered": len(known), "test_sets": len(test_sets)}
-        for test_set, value in zip(test_sets, values, strict=True):
-            rows.append({"test_set": test_set, "value": value, **covered, **_counts([found[test_set]], head)})
-        mean = float(np.mean(known)) if len(known) == len(test_sets) else None
-        rows.append({"test_set": MEAN, "value": mean, **covered, **_counts([found[name] for name in test_sets], head)})
+        rows += [{"test_set": name, "value": value, **covered, **shared[name]} for name, value in values.items()]
     return rows
 
 
-def _counts(parts: Sequence[_TestSet | None], head: dict[str, Any] | None) -> dict[str, Any]:
-    """Count distinct images, so that reals shared by test sets count once; fingerprint what the value is of."""
-    present = [part for part in parts if part is not None]
-    if not present or head is None:
+def _count_columns(counts: _Counts | None, head: dict[str, Any] | None) -> dict[str, Any]:
+    if counts is None or head is None:
         return {"n_real": None, "n_fake": None, "n_quarantined": None, "fingerprint": None}
-    images = set().union(*(part.images for part in present))
-    return {
-        "n_real": sum(label == REAL for _, _, label in images),
-        "n_fake": sum(label == FAKE for _, _, label in images),
-        "n_quarantined": len(set().union(*(part.quarantined for part in present))),
-        "fingerprint": fingerprint([head["fingerprint"], *(name for part in present for name in part.provenance)]),
-    }
+    columns = counts._asdict()
+    provenance = columns.pop("provenance")
+    return {**columns, "fingerprint": fingerprint([head["fingerprint"], *provenance])}

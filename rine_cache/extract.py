@@ -6,6 +6,7 @@ numbers of batches, so that interruptions change no byte of the result.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from rine_cache.cache import (
-    SCHEMA_VERSION,
     CacheIdentity,
     CacheShape,
     FeatureCache,
@@ -31,6 +31,7 @@ from rine_cache.errors import CacheError, CacheMismatchError, ManifestError, Rin
 from rine_cache.images import decode, decoder_version
 from rine_cache.progress import progress
 from rine_cache.quarantine import Reason, UnreadableImageError
+from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
 from rine_cache.views import libraries, render
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class ExtractionReport:
 class _Rendered(NamedTuple):
     """One image read, decoded and rendered, or the reason why not."""
 
+    image_id: str
     crops: NDArray[np.uint8] | None  # (V, S, S, 3)
     content_sha256: bytes
     width: int
@@ -112,7 +114,7 @@ def encoding_key(encoder: AnyEncoder, tap: Tap, view: ViewSpec) -> dict[str, Any
     Workers, devices and shards are not in it; the manifest's digest guards which images stand in which rows.
     """
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": CACHE_SCHEMA_VERSION,
         "encoder": encoder.identity,
         "tap": tap,
         "view": view.model_dump(mode="json"),
@@ -131,7 +133,7 @@ def extract(
     view: ViewSpec,
     output: Path,
     workers: int,
-    stop_with_parent: bool = False,
+    parent: int | None = None,
 ) -> ExtractionReport:
     """Encode every image of a manifest into a sealed cache at `output`.
 
@@ -152,8 +154,9 @@ def extract(
         Path of the cache.
     workers
         Threads that read and decode.
-    stop_with_parent
-        Stop when the process that started this one has died, so that no orphan goes on writing.
+    parent
+        Number of the process that started this one, if extraction is to stop once that has died, so that no orphan
+        goes on writing.
 
     Raises
     ------
@@ -163,17 +166,19 @@ def extract(
     ManifestError
         If the folder of the images has gone.
     ParentGoneError
-        If `stop_with_parent` and the parent has gone.
+        If the process `parent` is no longer this one's parent.
     """
     if view.size != encoder.image_size:
         raise CacheMismatchError(
             f"the view's crops have {view.size} pixels a side, {encoder.identity['architecture']} takes "
             f"{encoder.image_size}; use a view of that size"
         )
-    identity = CacheIdentity(encoding_key(encoder, tap, view), manifest.digest, _library_versions(), encoder.device)
+    kind = encoder.device.partition(":")[0]  # cuda, whichever of them: another may go on with the file
+    identity = CacheIdentity(encoding_key(encoder, tap, view), manifest.listing_digest, _library_versions(), kind)
     if _is_done(output, identity):
         LOG.info("%s is sealed and up to date: nothing to do", output)
-        os.utime(output)  # for tools that compare times, it is as new as its manifest
+        with contextlib.suppress(PermissionError):  # another user's cache is as good
+            os.utime(output)  # for tools that compare times, it is as new as its manifest
         return _report(FeatureCache(output), manifest, encoded=0)
     shape = CacheShape(
         blocks=encoder.block_count,
@@ -183,7 +188,7 @@ def extract(
         embedding_width=encoder.embedding_width,
         slab_rows=BATCHES_PER_SLAB * encoder.batch_size,
     )
-    guard = _ParentGuard(enabled=stop_with_parent)
+    guard = _ParentGuard(parent)
     with open_writer(output, shape, identity) as writer:
         pending = writer.pending_slabs()
         encoded = sum(shape.rows(slab).stop - shape.rows(slab).start for slab in pending)
@@ -262,8 +267,8 @@ class _ReadAhead:
             ) from None
         except UnreadableImageError as error:
             LOG.warning("quarantined %s: %s (%s)", image_id, error.reason.name.lower(), error.detail)
-            return _Rendered(None, content_sha256, width, height, name, error.reason)
-        return _Rendered(crops, content_sha256, width, height, name, Reason.NONE)
+            return _Rendered(image_id, None, content_sha256, width, height, name, error.reason)
+        return _Rendered(image_id, crops, content_sha256, width, height, name, Reason.NONE)
 
     def _read(self, image_id: str) -> bytes:
         path = self._root / image_id
@@ -301,7 +306,7 @@ def _encode_batch(encoder: AnyEncoder, tap: Tap, images: list[_Rendered], slab: 
         reason = image.reason
         if reason is Reason.NONE and not _finite(slab, row):
             reason = Reason.NOT_FINITE
-            LOG.warning("quarantined a row: its features are beyond float16's range")
+            LOG.warning("quarantined %s: not_finite (its features are beyond float16's range)", image.image_id)
         if reason is not Reason.NONE:
             slab.features[:, row] = 0
             slab.embedding[row] = 0
@@ -339,8 +344,8 @@ def _label_conflicts(cache: FeatureCache, manifest: Manifest) -> list[tuple[str,
 class _ParentGuard:
     """Notices that the process which started this one has died: it is then adopted by another."""
 
-    def __init__(self, *, enabled: bool) -> None:
-        self._parent = os.getppid() if enabled else None
+    def __init__(self, parent: int | None) -> None:
+        self._parent = parent
 
     def check(self) -> None:
         if self._parent is not None and os.getppid() != self._parent:

@@ -25,28 +25,32 @@ class FeaturePart(NamedTuple):
 
     cache: FeatureCache
     manifest: Manifest
-    subsets: tuple[str, ...]
-    rows: NDArray[np.int64]  # (n,): readable, of the subsets asked for
+    kept: dict[str, list[str]]  # the values of `subset` and `split` asked for; none keep all
+    rows: NDArray[np.int64]  # (n,): readable, and asked for
 
 
-def open_part(features: Path, manifest: Path, subsets: tuple[str, ...] = ()) -> FeaturePart:
-    """Open a sealed cache with its manifest, keeping some subsets or all.
+def open_part(features: Path, manifest: Path, subsets: Sequence[str] = (), splits: Sequence[str] = ()) -> FeaturePart:
+    """Open a sealed cache with its manifest, keeping some subsets and splits, or all.
 
     Raises
     ------
     CacheError
         If the cache is unsealed, damaged, or was made from another manifest.
     ManifestError
-        If the manifest cannot be read, or has no such subset.
+        If the manifest cannot be read, or has no such subset or split.
     """
     cache, table = FeatureCache(features), read_manifest(manifest)
-    cache.require_manifest(table.digest, manifest)
-    present = set(table.table["subset"])
-    for subset in subsets:
-        if subset not in present:
-            raise ManifestError(f"{manifest} has no subset {subset!r}; {nearest(subset, present)}")
-    wanted = table.table["subset"].is_in(subsets).to_numpy() if subsets else True
-    return FeaturePart(cache, table, subsets, np.flatnonzero(cache.readable & wanted))
+    cache.require_manifest(table.listing_digest, manifest)
+    wanted = cache.readable
+    kept = {"subset": list(subsets), "split": list(splits)}
+    for column, names in kept.items():
+        present = set(table.table[column].drop_nulls())
+        for name in names:
+            if name not in present:
+                raise ManifestError(f"{manifest} has no {column} {name!r}; {nearest(name, present)}")
+        if names:
+            wanted = wanted & table.table[column].is_in(names).fill_null(value=False).to_numpy()
+    return FeaturePart(cache, table, kept, np.flatnonzero(wanted))
 
 
 def feature_identity(cache: FeatureCache) -> FeatureIdentity:
@@ -55,6 +59,7 @@ def feature_identity(cache: FeatureCache) -> FeatureIdentity:
     return FeatureIdentity(
         encoder=key["encoder"],
         tap=key["tap"],
+        compute_dtype=key["compute_dtype"],
         block_count=shape.blocks,
         token_width=shape.width,
         embedding_width=shape.embedding_width,
@@ -71,7 +76,7 @@ class FeatureSet:
     labels
         0 real, 1 fake, shape (N,), int64.
     fingerprint
-        Digest over the parts' encoding keys, manifests, contents and subsets.
+        Digest over the parts' encoding keys, manifests, contents, subsets and splits.
     """
 
     def __init__(self, parts: Sequence[FeaturePart]) -> None:
@@ -88,10 +93,7 @@ class FeatureSet:
             [part.manifest.table["label"].to_numpy()[part.rows] for part in parts]
         ).astype(np.int64)  # (N,)
         self.fingerprint = fingerprint(
-            [
-                [part.cache.fingerprint, part.manifest.digest, part.cache.content_digest, list(part.subsets)]
-                for part in parts
-            ]
+            [[part.cache.fingerprint, part.manifest.digest, part.cache.content_digest, part.kept] for part in parts]
         )
 
     def __len__(self) -> int:

@@ -104,4 +104,6 @@ def decoder_version() -> dict[str, str]:
         "pillow": PIL.__version__,
         "libjpeg_turbo": features.version_feature("libjpeg_turbo") or "?",
         "webp": features.version_module("webp") or "?",
+        "openjpeg": features.version_codec("jpg_2000") or "?",
+        "avif": features.version_module("avif") or "?",
     }

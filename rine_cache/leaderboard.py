@@ -89,13 +89,13 @@ def build_leaderboard(
     ResultsError
         If a file is missing or malformed, or two experiments measured the same method differently.
     """
-    sizes = {
-        (benchmark.name, protocol): len(spec.test_sets)
+    protocols = {
+        (benchmark.name, protocol): spec.test_sets
         for benchmark in benchmarks
         for protocol, spec in benchmark.protocols.items()
     }
     unranked = [benchmark.name for benchmark in benchmarks if not benchmark.ranked]
-    tables = [pl.DataFrame(schema=SCHEMA), _measured(metrics), _published(published, sizes)]
+    tables = [pl.DataFrame(schema=SCHEMA), _measured(metrics), _published(published, protocols)]
     rows = pl.concat(tables, how="diagonal")  # what only one kind has is null for the other
     return _ranked(rows, unranked).select(SCHEMA.names()).sort(*_order(), nulls_last=True, maintain_order=True)
 
@@ -177,7 +177,7 @@ def _refuse_homonyms(frame: pl.DataFrame) -> None:
         )
 
 
-def _published(paths: Sequence[Path], sizes: dict[tuple[str, str], int]) -> pl.DataFrame:
+def _published(paths: Sequence[Path], protocols: dict[tuple[str, str], tuple[str, ...]]) -> pl.DataFrame:
     """Read the published numbers and say how much of its protocol each source covers.
 
     A source that states a protocol's mean covers it; one that does not covers the test sets it states. The
@@ -188,11 +188,11 @@ def _published(paths: Sequence[Path], sizes: dict[tuple[str, str], int]) -> pl.D
     frame = pl.concat([read_published(path) for path in paths])
     group = ["benchmark", "protocol", "training_set", "method", "metric", "source", "protocol_as_published"]
     table = pl.DataFrame(
-        [(benchmark, protocol, size) for (benchmark, protocol), size in sizes.items()],
-        schema={"benchmark": pl.String, "protocol": pl.String, "size": pl.Int64},
+        [(benchmark, protocol, list(sets), len(sets)) for (benchmark, protocol), sets in protocols.items()],
+        schema={"benchmark": pl.String, "protocol": pl.String, "sets": pl.List(pl.String), "size": pl.Int64},
         orient="row",
     )
-    stated = pl.col("test_set").filter(pl.col("test_set") != MEAN).n_unique().over(group)
+    stated = pl.col("test_set").filter(pl.col("test_set").is_in(pl.col("sets"))).n_unique().over(group)
     states_mean = (pl.col("test_set") == MEAN).any().over(group)
     return (
         frame.join(table, on=["benchmark", "protocol"], how="left", maintain_order="left")
@@ -201,7 +201,7 @@ def _published(paths: Sequence[Path], sizes: dict[tuple[str, str], int]) -> pl.D
             kind=pl.lit("published"),
             coverage=pl.when(pl.col("size").is_not_null()).then(pl.format("{}/{}", "covered", "size")),
         )
-        .drop("size", "covered")
+        .drop("sets", "size", "covered")
     )
 
 
@@ -214,7 +214,7 @@ def _ranked(rows: pl.DataFrame, unranked_benchmarks: Sequence[str]) -> pl.DataFr
         & ~pl.col("benchmark").is_in(unranked_benchmarks)
         & (pl.col("source_kind") != "aggregator")
         & pl.col("weights").ne_missing("random")
-        & ~pl.col("note").str.starts_with(_ORACLE_NOTE).fill_null(value=False)
+        & ~pl.col("note").str.contains(_ORACLE_NOTE, literal=True).fill_null(value=False)
     )
     return rows.with_columns(
         rank=pl.when(rankable)

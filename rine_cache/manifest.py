@@ -1,7 +1,8 @@
 """The manifest: the ordered table of a data set's images, whose row order is that of its cache.
 
-A Parquet file with the columns of `SCHEMA`. Its digest says which images stand in which order; it is kept in
-every cache made from it, so that a cache is never read with another table's labels.
+A Parquet file with the columns of `SCHEMA`. Two digests guard it. That of its listing (ids and sizes, in order) is
+kept in every cache made from it, so that a cache is never read with another table's labels; that of the whole table
+also follows labels and groups, which may be corrected without encoding anything again.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ class Manifest(NamedTuple):
     """A data set's images.
 
     `table` has the columns of `SCHEMA`, one row per image; `root` is the folder that image ids are relative
-    to; `digest` the sha256 over all rows, 64 hexadecimal digits.
+    to; `digest` the sha256 over all rows and `listing_digest` that over ids and sizes, 64 hexadecimal digits each.
     """
 
     table: pl.DataFrame
     root: Path
     digest: str
+    listing_digest: str
 
     def __len__(self) -> int:
         """Return N, the number of images."""
@@ -65,7 +67,7 @@ def build_manifest(entries: Sequence[Entry], root: Path) -> Manifest:
     repeated = table.filter(pl.col("image_id").is_duplicated())
     if not repeated.is_empty():
         raise ManifestError(f"image id {repeated['image_id'][0]!r} stands twice in {root}")
-    return Manifest(table, root, _digest(table))
+    return _manifest(table, root)
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -94,13 +96,17 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(
             f"{path} is not a manifest ({type(error).__name__}: {error}); make it with `rine-cache manifest`"
         ) from None
-    digest = _digest(table)
-    if digest != written:
+    manifest = _manifest(table, root)
+    if manifest.digest != written:
         raise ManifestError(
-            f"{path} was altered: its rows have digest {digest[:12]}, it was written with "
+            f"{path} was altered: its rows have digest {manifest.digest[:12]}, it was written with "
             f"{written[:12]}; make it again with `rine-cache manifest`"
         )
-    return Manifest(table, root, digest)
+    return manifest
+
+
+def _manifest(table: pl.DataFrame, root: Path) -> Manifest:
+    return Manifest(table, root, _digest(table), _digest(table.select("image_id", "size")))
 
 
 def _digest(table: pl.DataFrame) -> str:

@@ -48,6 +48,7 @@ def predict(paths: Sequence[Path], head: Head, encoder: Encoder, view: ViewSpec)
     found = FeatureIdentity(
         encoder=encoder.identity,
         tap=head.card.features.tap,
+        compute_dtype=encoder.compute_dtype,
         block_count=encoder.block_count,
         token_width=encoder.width,
         embedding_width=encoder.embedding_width,

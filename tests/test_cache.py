@@ -201,6 +201,33 @@ def test_a_part_file_begun_for_something_else_is_kept_and_refused(
     assert part_path(path).read_bytes() == before
 
 
+def test_a_kill_between_the_seal_and_the_rename_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.h5"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_all(path)
+    with open_writer(path, SHAPE, IDENTITY) as writer:
+        assert writer.pending_slabs() == []
+        writer.seal()
+    assert path.read_bytes() == write_all(tmp_path / "y.h5").read_bytes()
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(38, os.strerror(38))
+
+    monkeypatch.setattr(cache.fcntl, "flock", no_locks)
+    with pytest.raises(CacheError, match="cannot lock"), open_writer(tmp_path / "x.h5", SHAPE, IDENTITY):
+        pass
+
+
 def test_a_second_writer_says_so_and_stops(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     with (

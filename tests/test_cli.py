@@ -494,10 +494,10 @@ def test_info_of_a_cache(make_cache: Callable[..., MadeCache], rine_cache: Calla
     assert (facts["embedding width"], facts["tap"], facts["batch_size"]) == (5, "ln_2", 4)
     assert facts["view"]["kind"] == "center"
     assert facts["encoder"]["architecture"] == "stand-in"
-    assert facts["manifest digest"] == made.manifest.digest
+    assert facts["manifest digest"] == made.manifest.listing_digest
     lines = rine_cache("info", made.features).out.splitlines()
     assert [line.split("  ")[0] for line in lines] == list(facts)
-    assert f"manifest digest       {made.manifest.digest}" in lines
+    assert f"manifest digest       {made.manifest.listing_digest}" in lines
     assert "images                6" in lines
 
 

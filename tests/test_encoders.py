@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,21 @@ def test_what_cannot_be_used_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(error, match=message):
         load_encoder(EncoderSpec(architecture=architecture, weights=weights), "cpu")
+
+
+def test_openais_own_file_is_known_by_its_hash_and_refused_under_gelu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "ViT-B-32.pt"
+    checkpoint.write_bytes(b"as if it were OpenAI's")
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    ours = {"url": f"https://somewhere/{digest}/ViT-B-32.pt", "quick_gelu": True}
+    known = open_clip.get_pretrained_cfg
+    monkeypatch.setattr(
+        open_clip, "get_pretrained_cfg", lambda model, tag: ours if tag == "openai" else known(model, tag)
+    )
+    with pytest.raises(EncoderError, match="set architecture: ViT-B-32-quickgelu"):
+        load_encoder(EncoderSpec(architecture="ViT-B-32", weights=str(checkpoint)), "cpu")
 
 
 def test_open_clip_does_not_warn_of_random_weights_that_are_meant(caplog: pytest.LogCaptureFixture) -> None:

@@ -127,6 +127,7 @@ def score_file(tmp_path: Path) -> Callable[..., Path]:
                 "image_id": image_id,
                 "label": label,
                 "subset": subset,
+                "split": "test",
                 "group": None,
                 "method": method,
                 "seed": seed,
@@ -142,6 +143,7 @@ def score_file(tmp_path: Path) -> Callable[..., Path]:
                 ("image_id", pa.string()),
                 ("label", pa.int8()),
                 ("subset", pa.string()),
+                ("split", pa.string()),
                 ("group", pa.string()),
                 ("method", pa.string()),
                 ("seed", pa.int64()),
@@ -285,6 +287,25 @@ def test_an_absent_subset_leaves_nulls_and_no_mean(both: list[Scores]) -> None:
     assert row_of(metrics, **where, test_set="a")["value"] is not None
     mean = row_of(metrics, **where, test_set=MEAN)
     assert (mean["value"], mean["covered"], mean["test_sets"]) == (None, 1, 2)
+
+
+def test_a_source_may_ask_for_a_split(score_file: Callable[..., Path]) -> None:
+    """The hand-made images all stand in split test."""
+
+    def value(split: str) -> float | None:
+        spec = {"dataset": "gans", "splits": [split]}
+        benchmark = {
+            "name": "b",
+            "title": "B",
+            "test_sets": {"x": {"real": spec, "fake": spec}},
+            "protocols": {"p": {"test_sets": ["x"]}},
+        }
+        scores = [read_scores(score_file("gans"))]
+        metrics = evaluate("e", EXPERIMENT, ENCODER, [BenchmarkSpec.model_validate(benchmark)], scores)
+        return row_of(metrics, protocol="p", test_set="x", method="RINE", seed=0, metric="acc")["value"]
+
+    assert value("test") is not None
+    assert value("train") is None
 
 
 def test_scores_of_another_view_than_the_benchmarks_do_not_count(score_file: Callable[..., Path]) -> None:

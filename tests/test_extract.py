@@ -207,12 +207,18 @@ def test_killed_at_random_moments_and_resumed_the_file_is_byte_identical(
 
 
 def test_the_parents_death_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    guard = _ParentGuard(enabled=True)
+    guard = _ParentGuard(os.getppid())
     guard.check()
     monkeypatch.setattr(os, "getppid", lambda: 1_000_000)
     with pytest.raises(ParentGoneError, match="go on"):
         guard.check()
-    _ParentGuard(enabled=False).check()
+    _ParentGuard(None).check()
+
+
+def test_a_parent_that_died_before_the_first_batch_is_noticed(make_images: Callable[..., Path], tmp_path: Path) -> None:
+    """As when Snakemake is killed while the encoder's weights are being loaded."""
+    with pytest.raises(ParentGoneError):
+        run(manifest_of(make_images(per_class=1)), tmp_path / "x.h5", parent=os.getppid() + 1)
 
 
 def test_extraction_needs_no_torch() -> None:

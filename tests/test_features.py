@@ -7,6 +7,7 @@ import pytest
 
 from rine_cache.errors import CacheMismatchError, ManifestError
 from rine_cache.features import FeatureSet, open_part
+from rine_cache.manifest import build_manifest, write_manifest
 from rine_cache.specs.encoding import ViewSpec
 from tests.conftest import SIZE, StandInEncoder
 
@@ -46,6 +47,29 @@ def test_only_the_subsets_asked_for_and_readable_rows_are_kept(
     assert set(kept["subset"]) == {"real", "gen-a"}
     assert "1_fake/gen-a/bad.png" not in kept["image_id"].to_list()
     assert len(part.rows) == 6
+
+
+def test_only_the_splits_asked_for_are_kept(
+    make_images: Callable[..., Path], make_cache: Callable[..., MadeCache]
+) -> None:
+    root = make_images("images", 3)
+    (root / "train").mkdir()
+    (root / "0_real").rename(root / "train" / "0_real")
+    part = open_part(*make_cache("images", per_class=2)[:2], splits=("train",))
+    assert part.manifest.table[part.rows]["split"].to_list() == ["train"] * 3
+    with pytest.raises(ManifestError, match="no split 'test'"):
+        open_part(part.cache.path, part.cache.path.with_name("images.parquet"), splits=("test",))
+
+
+def test_a_corrected_label_costs_no_extraction(make_cache: Callable[..., MadeCache]) -> None:
+    """The cache keeps which images stand in which rows; what is said of them may change."""
+    made = make_cache(per_class=2)
+    table = made.manifest.table.with_columns(label=1 - made.manifest.table["label"])
+    write_manifest(build_manifest(list(table.iter_rows()), made.manifest.root), made.manifest_path)
+    assert open_part(*made[:2]).manifest.table["label"].to_list() == table["label"].to_list()
+    write_manifest(build_manifest(list(table[::-1].iter_rows()), made.manifest.root), made.manifest_path)
+    with pytest.raises(CacheMismatchError, match="another order"):
+        open_part(*made[:2])
 
 
 def test_a_subset_that_is_not_there_is_refused_with_the_nearest(make_cache: Callable[..., MadeCache]) -> None:

@@ -18,7 +18,9 @@ DATA = Path(__file__).parent / "data"
 GOLDEN = np.load(DATA / "head_golden.npz")
 OFFICIAL = DATA / "model_2class_trainable.pth"
 ENCODER = {"architecture": "ViT-X", "activation": "gelu", "weights_sha256": "a" * 64}
-FEATURES = FeatureIdentity(encoder=ENCODER, tap="ln_2", block_count=4, token_width=6, embedding_width=5)
+FEATURES = FeatureIdentity(
+    encoder=ENCODER, tap="ln_2", compute_dtype="float32", block_count=4, token_width=6, embedding_width=5
+)
 
 
 def official() -> Head:
@@ -146,6 +148,7 @@ def test_a_state_dict_of_something_else_is_refused(tmp_path: Path) -> None:
         ({"encoder": {**ENCODER, "weights_sha256": "b" * 64}}, "weights_sha256"),
         ({"encoder": {**ENCODER, "activation": "quick_gelu"}}, "activation"),
         ({"tap": "block"}, "tap"),
+        ({"compute_dtype": "float16"}, "compute_dtype"),
         ({"block_count": 5}, "block_count"),
         ({"token_width": 7}, "token_width"),
     ],

@@ -31,7 +31,7 @@ LOG = logging.getLogger(__name__)
 @click.option("--precision", default="auto", show_default=True, metavar="auto|float32|float16|bfloat16")
 @click.option("--batch-size", default=16, show_default=True, help="Crops per forward pass; part of the cache's key.")
 @click.option("--workers", type=int, default=default_workers, show_default="one per core", help="Threads that decode.")
-@click.option("--stop-with-parent", is_flag=True, help="Stop, resumable, when the calling process has died.")
+@click.option("--parent", type=int, help="Stop, resumable, once the process of this number is not the parent any more.")
 @device_option
 @log_option
 def extract(
@@ -44,9 +44,8 @@ def extract(
     precision: str,
     batch_size: int,
     workers: int,
+    parent: int | None,
     device: str,
-    *,
-    stop_with_parent: bool,
 ) -> None:
     """Encode every image of MANIFEST into a sealed cache.
 
@@ -80,7 +79,7 @@ def extract(
         view=_view(view),
         output=out,
         workers=workers,
-        stop_with_parent=stop_with_parent,
+        parent=parent,
     )
     quarantined = sum(report.quarantined.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in report.quarantined.items())

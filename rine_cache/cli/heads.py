@@ -19,7 +19,9 @@ _PAIR: dict[str, Any] = {"nargs": 2, "multiple": True, "type": IN_PATH, "metavar
 @click.option("--train", "train_pairs", required=True, help="Training features; may be repeated for a union.", **_PAIR)
 @click.option("--validation", "validation_pairs", required=True, help="Features to choose the epoch on.", **_PAIR)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the heads.")
-@click.option("--training-set", default="", help="The config's training set as inline JSON: keeps its subsets only.")
+@click.option(
+    "--training-set", default="", help="The config's training set as inline JSON: keeps its subsets and splits."
+)
 @device_option
 @log_option
 def train(
@@ -50,8 +52,8 @@ def train(
     def features(option: str, pairs: tuple[tuple[Path, Path], ...], parts: tuple[DatasetPart, ...]) -> FeatureSet:
         if parts and len(parts) != len(pairs):
             raise ConfigError(f"the training set has {len(parts)} parts, but {option} is given {len(pairs)} times")
-        subsets = [part.subsets for part in parts] or [()] * len(pairs)
-        return FeatureSet([open_part(*pair, chosen) for pair, chosen in zip(pairs, subsets, strict=True)])
+        kept = [(part.subsets, part.splits) for part in parts] or [((), ())] * len(pairs)
+        return FeatureSet([open_part(*pair, *chosen) for pair, chosen in zip(pairs, kept, strict=True)])
 
     spec = parse_argument(ExperimentSpec, experiment)
     parts = parse_argument(TrainingSetSpec, training_set) if training_set else None

@@ -35,6 +35,7 @@ def predict(images: tuple[Path, ...], head_path: Path, weights: str, device: str
     from rine_cache.heads.head import load_head
     from rine_cache.predict import block_weights
     from rine_cache.predict import predict as run
+    from rine_cache.specs.base import parse
     from rine_cache.specs.encoding import EncoderSpec, ViewSpec
     from rine_cache.weights import WHEEL_ARCHITECTURE
 
@@ -42,7 +43,13 @@ def predict(images: tuple[Path, ...], head_path: Path, weights: str, device: str
     identity = head.card.features.encoder
     architecture = identity["architecture"]
     chosen = weights or ("wheel" if architecture == WHEEL_ARCHITECTURE else "openai")
-    encoder = load_encoder(EncoderSpec(architecture=architecture, weights=chosen, batch_size=1), device)
+    settings = {
+        "architecture": architecture,
+        "weights": chosen,
+        "precision": head.card.features.compute_dtype or "auto",
+        "batch_size": 1,
+    }
+    encoder = load_encoder(parse(EncoderSpec, settings, "the head's encoder"), device)
     predictions = run(images, head, encoder, ViewSpec(kind="center", size=encoder.image_size))
     importance = block_weights(head)
     if as_json:

@@ -85,8 +85,16 @@ def build(
 
 @leaderboard.command()
 @click.option("--benchmark", default="", help="Show this benchmark only.")
-@click.option("--file", "path", type=IN_PATH, default=Path("results/leaderboard.parquet"), show_default=True)
-@click.option("--config", type=IN_PATH, default=Path("config/config.yaml"), show_default=True)
+@click.option(
+    "--file", "path", type=IN_PATH, default=Path("results/leaderboard.parquet"), show_default=True, help="Leaderboard."
+)
+@click.option(
+    "--config",
+    type=IN_PATH,
+    default=Path("config/config.yaml"),
+    show_default=True,
+    help="Configuration it was made with: names the benchmark files.",
+)
 def show(benchmark: str, path: Path, config: Path) -> None:
     """Print the leaderboard as tables.
 
@@ -106,6 +114,10 @@ def show(benchmark: str, path: Path, config: Path) -> None:
         if benchmark not in known:
             raise ConfigError(f"benchmark {benchmark!r} is not in {path}; {nearest(benchmark, known)}")
         table = table.filter(benchmark=benchmark)
+        if benchmark not in specs and not table.filter(kind="measured").is_empty():
+            raise ConfigError(
+                f"{config} does not define benchmark {benchmark!r}; give the --config that it was made with"
+            )
         specs = {name: spec for name, spec in specs.items() if name == benchmark}
     os.environ.setdefault("LESS", "-RSFX")  # wide tables scroll sideways instead of wrapping
     click.echo_via_pager(render_markdown(table, list(specs.values())))

@@ -35,12 +35,14 @@ _METADATA_KEY = "rine_cache"
 class FeatureIdentity(Spec):
     """What features are of: the encoder and tap that made them, and their sizes.
 
-    `encoder` holds architecture, activation, weights_sha256, image_size, mean and std. What the authors of an
-    imported head did not record, such as `weights_sha256`, is null or absent there, and then not checked.
+    `encoder` holds architecture, activation, weights_sha256, image_size, mean and std; `compute_dtype` is the
+    precision it computed in. What the authors of an imported head did not record, such as `weights_sha256`, is null or
+    absent, and then not checked.
     """
 
     encoder: dict[str, Any]
     tap: Tap
+    compute_dtype: str | None = None
     block_count: int
     token_width: int
     embedding_width: int | None
@@ -128,7 +130,7 @@ class Head(NamedTuple):
         if difference := self.card.features.difference(found):
             raise CacheMismatchError(
                 f"head {self.card.method} (seed {self.card.seed}) was trained on features of {difference}, which "
-                f"{where} is; extract that data set with the head's encoder and tap"
+                f"{where} is of; encode the images with the head's encoder, tap and precision"
             )
 
 

@@ -58,16 +58,19 @@ def import_official(path: Path, *, method: str, architecture: str, training_set:
             f"{path} is not the state dict of a RINE head: it lacks alpha, proj1, proj2 or head; "
             f"the authors' releases are named model_*_trainable.pth"
         )
-    _, block_count, width = state["alpha"].shape
+    alpha, first = state["alpha"], state["proj1.1.weight"]
+    if alpha.ndim != 3 or first.ndim != 2:
+        raise HeadError(f"{path}: alpha has shape {tuple(alpha.shape)}; a RINE head's is (1, blocks, width)")
+    _, block_count, width = alpha.shape
     layers = sum(re.fullmatch(r"proj1\.\d+\.weight", name) is not None for name in state)
     features = FeatureIdentity(
         encoder={"architecture": architecture, "activation": _activation(architecture), "weights_sha256": None},
         tap="ln_2",
         block_count=block_count,
-        token_width=state["proj1.1.weight"].shape[1],
+        token_width=first.shape[1],
         embedding_width=None,
     )
-    head = RineHeadSpec(kind="rine", blocks="all", layers=layers, width=width)
+    head = parse(RineHeadSpec, {"kind": "rine", "layers": layers, "width": width}, f"the head in {path}")
     network = build_network(head, features)
     try:
         network.load_state_dict(state)
@@ -90,13 +93,14 @@ def export_official(head: Head, path: Path) -> None:
     Raises
     ------
     HeadError
-        If it is none that their code could hold: another kind, without TIE, or on a subset of the blocks.
+        If it is none that their code could hold: another kind or tap, without TIE, or on a subset of the blocks.
     """
     card = head.card
-    if card.head.kind != "rine" or not card.head.tie or len(card.blocks) != card.features.block_count:
+    whole = card.head.kind == "rine" and card.head.tie and len(card.blocks) == card.features.block_count
+    if not whole or card.features.tap != "ln_2":
         raise HeadError(
-            f"head {card.method} cannot be exported: the authors' model is a RINE head with TIE on all blocks, this is "
-            f"{card.head.model_dump()}"
+            f"head {card.method} cannot be exported: the authors' model is a RINE head with TIE on all blocks at the "
+            f"tap ln_2, this is {card.head.model_dump()} at {card.features.tap}"
         )
     state = {name: tensor.detach().cpu() for name, tensor in head.network.state_dict().items()}
     with written_whole(path) as temporary:

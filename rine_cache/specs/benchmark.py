@@ -17,10 +17,11 @@ MEAN = "mean"
 
 
 class Source(Spec):
-    """Some subsets of one data set; no subsets named means all of them."""
+    """Some subsets and splits (train, val, test) of one data set; none named means all of them."""
 
     dataset: Name
     subsets: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
 
 
 class TestSetSpec(Spec):

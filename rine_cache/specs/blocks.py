@@ -26,6 +26,8 @@ def check_blocks(expression: BlocksExpression) -> None:
         Saying what is allowed.
     """
     if isinstance(expression, tuple):
+        if not expression or min(expression) < 0:
+            raise ValueError(f"blocks {list(expression)} must be numbers from 0, one at least")
         return
     text = str(expression).strip()
     if text not in {"all", "last"} and not _COUNTED.fullmatch(text) and not _RANGE.fullmatch(text):

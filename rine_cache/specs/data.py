@@ -52,13 +52,14 @@ class DatasetPart(Spec):
         Name of a data set in the config.
     view
         Name of a view.
-    subsets
-        The subsets to keep; empty keeps all.
+    subsets, splits
+        The subsets and the splits (train, val, test) to keep; empty keeps all.
     """
 
     dataset: Name
     view: Name
     subsets: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
 
 
 class TrainingSetSpec(Spec):

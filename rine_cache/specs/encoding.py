@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from rine_cache.specs.base import Name, Spec
 
+# Version of the cache's file format. A cache of another version is refused, and made again.
+CACHE_SCHEMA_VERSION = 1
+
 Tap = Literal["ln_2", "block"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]

@@ -1,4 +1,5 @@
 # What the stages share: the validated configuration, and which files and options follow from it.
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 from rine_cache.errors import RineCacheError
 from rine_cache.provenance import canonical_json
 from rine_cache.specs.config import config_from, load_benchmarks
+from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
@@ -18,25 +20,34 @@ except RineCacheError as error:
 # The same with every default filled in, for Snakemake's lookup().
 SETTINGS = CONFIG.model_dump(mode="json")
 
-# A data set is here if its folder is, or if the pipeline makes it.
+# A data set is here if its folder is, or was when it was listed (caches outlive images), or if the pipeline makes it.
 PRESENT = [
     name
     for name, spec in CONFIG.datasets.items()
-    if spec.requires or Path(spec.root).is_dir()
+    if spec.requires
+    or Path(spec.root).is_dir()
+    or Path(f"results/manifests/{name}.parquet").exists()
 ]
-MISSING = [name for name in CONFIG.datasets if name not in PRESENT]
+TESTED = [
+    source.dataset
+    for benchmark in BENCHMARKS.values()
+    for test_set in benchmark.test_sets.values()
+    for source in (test_set.real, test_set.fake)
+]
+MISSING = sorted({*CONFIG.datasets, *TESTED} - {*PRESENT})
 if MISSING:
     logger.warning(
         f"Data sets not on this machine, whose results stay empty: {', '.join(MISSING)}"
     )
 
-# Rules call the `rine-cache` beside this Python, whether or not its environment is activated.
+# Rules call the `rine-cache` beside this Python, whether or not its environment is activated, and also inside the
+# environment of a conda directive, which names the dependencies.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 
 def one_of(names):
     """Constrain a wildcard to the names that the configuration defines."""
-    return "|".join(sorted(names)) or "none"
+    return "|".join(re.escape(name) for name in sorted(names)) or "none"
 
 
 wildcard_constraints:
@@ -72,6 +83,12 @@ def group_options(wildcards):
 
 
 # features.smk
+
+
+def checkpoint_of(wildcards):
+    """Name the file that an encoder's weights come from, if they do."""
+    weights = CONFIG.encoders[wildcards.encoder].weights
+    return weights if Path(weights).is_file() else []
 
 
 def view_json(wildcards):

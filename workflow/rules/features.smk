@@ -2,10 +2,11 @@
 
 
 # update(): a cache that is there stays until the new one is sealed. The .part beside it is not declared, so that it
-# survives a failed job. exec: the command sees Snakemake itself as its parent, and stops when that has died.
+# survives a failed job. exec, $PPID: Snakemake itself is the command's parent, which stops when that has died.
 rule extract:
     input:
         manifest="results/manifests/{dataset}.parquet",
+        checkpoint=checkpoint_of,
     output:
         features=update("results/features/{encoder}/{tap}/{view}/{dataset}.h5"),
     log:
@@ -14,8 +15,8 @@ rule extract:
         "results/timings/extract/{encoder}/{tap}/{view}/{dataset}.tsv"
     conda:
         "../../environment.yml"
-    # The encoder takes every core there is: jobs side by side would only share them.
-    threads: workflow.cores or 8
+    # On a CPU the encoder takes every core there is; beside a GPU a few decode, and jobs run side by side.
+    threads: 8 if CONFIG.gpu else (workflow.cores or 8)
     resources:
         gpu=int(CONFIG.gpu),
     params:
@@ -24,6 +25,7 @@ rule extract:
         precision=lookup(dpath="encoders/{encoder}/precision", within=SETTINGS),
         batch_size=lookup(dpath="encoders/{encoder}/batch_size", within=SETTINGS),
         view=view_json,
+        schema=CACHE_SCHEMA_VERSION,
         device=CONFIG.device,
     message:
         "encoding {wildcards.dataset} through {wildcards.view} with {wildcards.encoder} ({wildcards.tap})"
@@ -31,4 +33,4 @@ rule extract:
         "exec rine-cache extract {input.manifest:q} --out {output.features:q} --architecture {params.architecture:q} "
         "--weights {params.weights:q} --precision {params.precision} --batch-size {params.batch_size} "
         "--tap {wildcards.tap} --view {params.view:q} --device {params.device} --workers {threads} "
-        "--stop-with-parent --log {log:q}"
+        "--parent $PPID --log {log:q}"

@@ -13,7 +13,7 @@ rule train:
         "results/timings/train/{experiment}.tsv"
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 8
+    threads: 8 if CONFIG.gpu else (workflow.cores or 8)
     resources:
         gpu=int(CONFIG.gpu),
     params:
@@ -42,6 +42,8 @@ rule score:
     conda:
         "../../environment.yml"
     threads: 2
+    resources:
+        gpu=int(CONFIG.gpu),
     params:
         device=CONFIG.device,
     message:
