@@ -56,9 +56,14 @@ class EncodedBatch(Protocol):
     """What an encoder gives for B crops: tokens by tap, each (K, B, D), and the embedding, (B, E)."""
 
     @property
-    def tokens(self) -> dict[Tap, NDArray[np.float16]]: ...  # noqa: D102
+    def tokens(self) -> dict[Tap, NDArray[np.float16]]:
+        """Tokens by tap, each (K, B, D)."""
+        ...
+
     @property
-    def embedding(self) -> NDArray[np.float16]: ...  # noqa: D102
+    def embedding(self) -> NDArray[np.float16]:
+        """Embeddings, (B, E)."""
+        ...
 
 
 class AnyEncoder(Protocol):

@@ -7,8 +7,16 @@ import h5py
 import numpy as np
 import pytest
 
-from rine_cache import cache
-from rine_cache.cache import CacheIdentity, CacheShape, CacheWriter, FeatureCache, Slab, Status, open_writer, part_path
+from rine_cache.cache import (
+    CacheIdentity,
+    CacheShape,
+    CacheWriter,
+    FeatureCache,
+    Slab,
+    Status,
+    open_writer,
+    part_path,
+)
 from rine_cache.errors import (
     CacheBusyError,
     CacheCorruptError,
@@ -223,7 +231,7 @@ def test_a_file_system_without_locks_is_not_taken_for_another_process(
     def no_locks(*_: object) -> None:
         raise OSError(38, os.strerror(38))
 
-    monkeypatch.setattr(cache.fcntl, "flock", no_locks)
+    monkeypatch.setattr(writing.fcntl, "flock", no_locks)
     with pytest.raises(CacheError, match="cannot lock"), open_writer(tmp_path / "x.h5", SHAPE, IDENTITY):
         pass
 
@@ -246,14 +254,14 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(tmp_path: Path, monkey
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache.os, "posix_fallocate", full)
+        patch.setattr(writing.os, "posix_fallocate", full)
         with pytest.raises(CacheError, match="no room"), open_writer(path, SHAPE, IDENTITY):
             pass
     assert not part_path(path).exists()
     with open_writer(path, SHAPE, IDENTITY) as writer:
         writer.write(0, slab_of(SHAPE, 0))
         with monkeypatch.context() as patch:
-            patch.setattr(cache.os, "pwrite", full)
+            patch.setattr(writing.os, "pwrite", full)
             with pytest.raises(CacheError, match="no room"):
                 writer.write(1, slab_of(SHAPE, 1))
     with open_writer(path, SHAPE, IDENTITY) as writer:

@@ -168,7 +168,8 @@ def load_head(path: Path) -> Head:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = (file.metadata() or {}).get(_METADATA_KEY)
-            state: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            state: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
         hint = "; convert an authors' .pth with `rine-cache head import`" if path.suffix == ".pth" else ""
         raise HeadError(f"cannot read the head {path}: {error}{hint}") from None

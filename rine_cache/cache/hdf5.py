@@ -1,0 +1,194 @@
+"""The structure of a cache's file: how it is laid out, created, read and digested. The only module that knows HDF5."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from rine_cache.cache.slab import ROW_TABLES, CacheShape, Slab, Status
+from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError
+from rine_cache.provenance import canonical_json, fingerprint
+from rine_cache.quarantine import Reason
+from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+USER_BLOCK = 512
+PART = b"rine-cache part\n"
+SEALED = b"rine-cache sealed\n"
+# What plain HDF5 tools show instead of numbers.
+_ENUMS: dict[str, Any] = {
+    "status": h5py.enum_dtype({status.name: status.value for status in Status}, basetype="u1"),
+    "reason": h5py.enum_dtype({reason.name: reason.value for reason in Reason}, basetype="u1"),
+}
+
+
+class CacheIdentity(NamedTuple):
+    """What a cache was made from.
+
+    `key` is the encoding key: all that changes the numbers of one image. `manifest_digest` says which images
+    in which order. `libraries` and `device` are recorded, and guard the resumption of a part file, but are
+    not part of the identity of a sealed one.
+    """
+
+    key: dict[str, Any]
+    manifest_digest: str
+    libraries: dict[str, str]
+    device: str
+
+
+class Layout(NamedTuple):
+    """Where each dataset's bytes lie: offset from the start of the file, shape, dtype."""
+
+    extents: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]]
+    shape: CacheShape
+    identity: CacheIdentity
+
+    def map(self, path: Path, name: str) -> np.memmap[Any, Any]:
+        """Map a dataset's bytes, read-only."""
+        offset, shape, dtype = self.extents[name]
+        mapped: np.memmap[Any, Any] = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+        return mapped
+
+
+def part_path(path: Path) -> Path:
+    """Return where a cache is written until it is sealed."""
+    return path.with_name(f"{path.name}.part")
+
+
+def create_file(path: Path, shape: CacheShape, identity: CacheIdentity) -> None:
+    """Lay out an empty file at its full size."""
+    blocks, images, draws = shape.blocks, shape.images, shape.draws
+    shapes = {
+        "features": (blocks, images, draws, shape.width),
+        "embedding": (images, draws, shape.embedding_width),
+        **dict.fromkeys(ROW_TABLES, (images,)),
+        "content_sha256": (images, 32),
+        "checksum": (shape.slabs, blocks + 2, 32),
+    }
+    halves = {"features": np.dtype("<f2"), "embedding": np.dtype("<f2"), "checksum": np.dtype("u1")}
+    dtypes = ROW_TABLES | halves | _ENUMS
+    # The default libver and no times: a killed writer's file opens, and equal content has equal bytes.
+    with h5py.File(path, "w", userblock_size=USER_BLOCK, locking=False) as file:
+        for name, extent in shapes.items():
+            _create_dataset(file, name, extent, dtypes[name])
+        for name, value in _attributes(shape, identity).items():
+            file.attrs[name] = value
+
+
+def mark_sealed(path: Path) -> None:
+    """Set the attribute `sealed`, in place: it has its size already."""
+    with h5py.File(path, "r+", locking=False) as file:
+        file.attrs.modify("sealed", np.uint8(1))
+
+
+def _create_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_layout(h5py.h5d.CONTIGUOUS)
+    settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    settings.set_obj_track_times(False)
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, settings)
+
+
+def _attributes(shape: CacheShape, identity: CacheIdentity) -> dict[str, Any]:
+    """Return the root attributes, all of fixed size."""
+    return {
+        "schema_version": np.uint32(CACHE_SCHEMA_VERSION),
+        "sealed": np.uint8(0),
+        "slab_rows": np.uint32(shape.slab_rows),
+        "encoding_key": np.bytes_(canonical_json(identity.key)),
+        "encoding_fingerprint": np.bytes_(fingerprint(identity.key)),
+        "manifest_digest": np.bytes_(identity.manifest_digest),
+        "libraries": np.bytes_(canonical_json(identity.libraries)),
+        "device": np.bytes_(identity.device),
+    }
+
+
+def read_layout(path: Path) -> Layout:
+    """Read where a file's datasets lie, and what it says it was made from; its bytes are not checked.
+
+    Raises
+    ------
+    CacheMismatchError
+        If it has another schema version.
+    CacheCorruptError
+        If it has not the structure of a cache.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            version = int(file.attrs["schema_version"])
+            if version != CACHE_SCHEMA_VERSION:
+                raise CacheMismatchError(
+                    f"{path} has schema version {version}, this code reads {CACHE_SCHEMA_VERSION}; extract it again"
+                )
+            identity = CacheIdentity(
+                json.loads(file.attrs["encoding_key"]),
+                file.attrs["manifest_digest"].decode(),
+                json.loads(file.attrs["libraries"]),
+                file.attrs["device"].decode(),
+            )
+            names = ("features", "embedding", "checksum", *ROW_TABLES)
+            extents = {name: (file[name].id.get_offset(), file[name].shape, _plain(file[name].dtype)) for name in names}
+            blocks, images, draws, width = extents["features"][1]
+            shape = CacheShape(blocks, images, draws, width, extents["embedding"][1][2], int(file.attrs["slab_rows"]))
+    except CacheError:
+        raise
+    except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        # A damaged file structure can fail in any of these ways inside h5py.
+        raise CacheCorruptError(f"{path} cannot be read as a cache: {error}") from None
+    return Layout(extents, shape, identity)
+
+
+def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Strip h5py's enum metadata."""
+    return np.dtype(dtype.str)
+
+
+def read_slab(path: Path, layout: Layout, slab: int) -> Slab:
+    """Read one slab; its features stay mapped."""
+    rows = layout.shape.rows(slab)
+    tables = {name: np.array(layout.map(path, name)[rows]) for name in ROW_TABLES}
+    return Slab(
+        features=layout.map(path, "features")[:, rows],  # (K, n, V, D)
+        embedding=np.array(layout.map(path, "embedding")[rows]),  # (n, V, E)
+        **tables,
+    )
+
+
+def skeleton_digest(path: Path, layout: Layout) -> bytes:
+    """Return the sha256 of every byte after the user block that no slab checksum covers."""
+    covered = sorted(
+        (offset, offset + int(np.prod(shape)) * dtype.itemsize)
+        for name, (offset, shape, dtype) in layout.extents.items()
+        if name != "checksum"
+    )
+    end = path.stat().st_size
+    if end < covered[-1][1]:
+        raise CacheCorruptError(f"{path} is cut short: {end} bytes of at least {covered[-1][1]}")
+    running = hashlib.sha256()
+    position = USER_BLOCK
+    for start, stop in [*covered, (end, end)]:
+        if start < position:
+            raise CacheCorruptError(f"{path} is damaged: its datasets overlap")
+        running.update(read_bytes(path, position, start - position))
+        position = stop
+    return running.digest()
+
+
+def user_block(skeleton: bytes) -> bytes:
+    """Return the first bytes of a sealed file with this skeleton."""
+    return (SEALED + skeleton.hex().encode() + b"\n").ljust(USER_BLOCK, b"\0")
+
+
+def read_bytes(path: Path, start: int, count: int) -> bytes:
+    """Read some bytes of a file, fewer at its end."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(count)

@@ -1,0 +1,122 @@
+"""Reading: a sealed cache, mapped into memory."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rine_cache.cache.hdf5 import (
+    PART,
+    SEALED,
+    USER_BLOCK,
+    part_path,
+    read_bytes,
+    read_layout,
+    read_slab,
+    skeleton_digest,
+    user_block,
+)
+from rine_cache.cache.slab import ROW_TABLES, Status
+from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheUnsealedError
+from rine_cache.provenance import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+class FeatureCache:
+    """A sealed cache, mapped read-only.
+
+    Attributes
+    ----------
+    features
+        CLS tokens, shape (K, N, V, D), float16, memory-mapped. Rows that are not `readable` hold zeros.
+    embedding
+        Projected image features before any normalisation, shape (N, V, E), float16, memory-mapped.
+    status, reason, content_sha256, width, height, format
+        The row tables, in memory.
+    identity
+        What it was made from.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a sealed cache, checking its structure but not every byte of its features.
+
+        Raises
+        ------
+        CacheError
+            If there is none at `path`, it is unsealed, or its structure is damaged.
+        """
+        _refuse_unsealed(path)
+        self.path = path
+        self._layout = read_layout(path)
+        if user_block(skeleton_digest(path, self._layout)) != read_bytes(path, 0, USER_BLOCK):
+            raise CacheCorruptError(
+                f"{path} is damaged outside its features: its seal does not match; delete it and extract it again"
+            )
+        self.shape, self.identity = self._layout.shape, self._layout.identity
+        self.features: np.memmap[Any, np.dtype[np.float16]] = self._layout.map(path, "features")
+        self.embedding: np.memmap[Any, np.dtype[np.float16]] = self._layout.map(path, "embedding")
+        tables = {name: np.array(self._layout.map(path, name)) for name in ROW_TABLES}
+        self.status: NDArray[np.uint8] = tables["status"]
+        self.reason: NDArray[np.uint8] = tables["reason"]
+        self.content_sha256: NDArray[np.uint8] = tables["content_sha256"]
+        self.width: NDArray[np.uint32] = tables["width"]
+        self.height: NDArray[np.uint32] = tables["height"]
+        self.format: NDArray[np.bytes_] = tables["format"]
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """Which rows hold features, shape (N,)."""
+        done: NDArray[np.bool_] = self.status == Status.DONE  # (N,)
+        return done
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the encoding key."""
+        return fingerprint(self.identity.key)
+
+    @property
+    def content_digest(self) -> str:
+        """The sha256 over all images' content digests: names and sizes may agree where bytes do not."""
+        return hashlib.sha256(self.content_sha256.tobytes()).hexdigest()
+
+    def require_manifest(self, digest: str, manifest_path: Path) -> None:
+        """Refuse a manifest that this cache was not made from.
+
+        Raises
+        ------
+        CacheMismatchError
+            Naming both digests and what to run.
+        """
+        if digest != self.identity.manifest_digest:
+            raise CacheMismatchError(
+                f"{self.path} was made from manifest {self.identity.manifest_digest[:12]}, but {manifest_path} "
+                f"is {digest[:12]}: other images or another order; run `rine-cache extract` with it"
+            )
+
+    def damaged_slabs(self) -> Iterator[tuple[int, list[str]]]:
+        """Re-read every byte; yield each slab whose checksums fail, and what failed in it."""
+        checksums = self._layout.map(self.path, "checksum")
+        for slab in range(self.shape.slabs):
+            found = read_slab(self.path, self._layout, slab).checksums()
+            bad = np.flatnonzero((found != checksums[slab]).any(axis=1))
+            if bad.size:
+                parts = [f"block {index}" for index in range(self.shape.blocks)] + ["embedding", "row tables"]
+                yield slab, [parts[index] for index in bad]
+
+
+def _refuse_unsealed(path: Path) -> None:
+    if not path.is_file():
+        hint = "its extraction has not finished" if part_path(path).exists() else "make it"
+        raise CacheError(f"no cache at {path}; {hint} (rine-cache extract, or snakemake)")
+    start = read_bytes(path, 0, len(SEALED))
+    if start.startswith(PART):
+        raise CacheUnsealedError(f"{path} is not sealed: run the same `rine-cache extract` again to finish it")
+    if start != SEALED:
+        raise CacheError(f"{path} is not a rine-cache file")

@@ -1,0 +1,88 @@
+"""The sizes of a cache, and its slabs: the rows that are written, and checked, at once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# The row tables and their bytes' types, in the order in which they enter a slab's last checksum.
+ROW_TABLES = {
+    "status": np.dtype("u1"),
+    "reason": np.dtype("u1"),
+    "content_sha256": np.dtype("u1"),
+    "width": np.dtype("<u4"),
+    "height": np.dtype("<u4"),
+    "format": np.dtype("S8"),
+}
+
+
+class Status(IntEnum):
+    """What is known of a row, as stored in `/status`."""
+
+    PENDING = 0
+    DONE = 1
+    UNREADABLE = 2
+
+
+class CacheShape(NamedTuple):
+    """The sizes that lay out a cache. `slab_rows` is a whole number of the encoder's batches."""
+
+    blocks: int
+    images: int
+    draws: int
+    width: int
+    embedding_width: int
+    slab_rows: int
+
+    @property
+    def slabs(self) -> int:
+        """Return S, the number of slabs; the last may be short."""
+        return -(-self.images // self.slab_rows)
+
+    def rows(self, slab: int) -> slice:
+        """Return the rows of a slab."""
+        return slice(slab * self.slab_rows, min((slab + 1) * self.slab_rows, self.images))
+
+
+@dataclass
+class Slab:
+    """The rows of one slab, to be filled and written. Shapes as in the module's table, n rows for N."""
+
+    features: NDArray[np.float16]  # (K, n, V, D)
+    embedding: NDArray[np.float16]  # (n, V, E)
+    status: NDArray[np.uint8]  # (n,)
+    reason: NDArray[np.uint8]  # (n,)
+    content_sha256: NDArray[np.uint8]  # (n, 32)
+    width: NDArray[np.uint32]  # (n,)
+    height: NDArray[np.uint32]  # (n,)
+    format: NDArray[np.bytes_]  # (n,)
+
+    @classmethod
+    def empty(cls, shape: CacheShape, rows: int) -> Slab:
+        """Make a slab of `rows` pending rows, all zeros."""
+        return cls(
+            features=np.zeros((shape.blocks, rows, shape.draws, shape.width), "<f2"),  # (K, n, V, D)
+            embedding=np.zeros((rows, shape.draws, shape.embedding_width), "<f2"),  # (n, V, E)
+            status=np.zeros(rows, "u1"),  # (n,)
+            reason=np.zeros(rows, "u1"),  # (n,)
+            content_sha256=np.zeros((rows, 32), "u1"),  # (n, 32)
+            width=np.zeros(rows, "<u4"),  # (n,)
+            height=np.zeros(rows, "<u4"),  # (n,)
+            format=np.zeros(rows, "S8"),  # (n,)
+        )
+
+    def checksums(self) -> NDArray[np.uint8]:
+        """Return the sha256 of each block, of the embedding and of the row tables, shape (K+2, 32), uint8."""
+        tables = hashlib.sha256()
+        for name in ROW_TABLES:
+            tables.update(getattr(self, name).tobytes())
+        digests = [hashlib.sha256(block.tobytes()).digest() for block in self.features]
+        digests += [hashlib.sha256(self.embedding.tobytes()).digest(), tables.digest()]
+        return np.frombuffer(b"".join(digests), "u1").reshape(-1, 32)  # (K+2, 32)
