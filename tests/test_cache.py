@@ -17,6 +17,7 @@ from rine_cache.cache import (
     open_writer,
     part_path,
 )
+from rine_cache.cache import writer as writing
 from rine_cache.errors import (
     CacheBusyError,
     CacheCorruptError,
