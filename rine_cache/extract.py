@@ -27,7 +27,7 @@ from rine_cache.cache import (
     Status,
     open_writer,
 )
-from rine_cache.errors import CacheError, CacheMismatchError, ManifestError, RineCacheError
+from rine_cache.errors import CacheCorruptError, CacheMismatchError, CacheUnsealedError, ManifestError, RineCacheError
 from rine_cache.images import decode, decoder_version
 from rine_cache.progress import progress
 from rine_cache.quarantine import Reason, UnreadableImageError
@@ -224,7 +224,11 @@ def _is_done(output: Path, identity: CacheIdentity) -> bool:
         return False
     try:
         found = FeatureCache(output).identity
-    except CacheError as error:
+    except (
+        CacheCorruptError,
+        CacheMismatchError,
+        CacheUnsealedError,
+    ) as error:  # any other file is not ours to replace
         LOG.warning("%s; it is extracted again", error)
         return False
     if (found.key, found.manifest_digest) == (identity.key, identity.manifest_digest):

@@ -77,6 +77,8 @@ def _predict_one(path: Path, head: Head, encoder: Encoder, view: ViewSpec) -> Pr
 
 
 def _crops(path: Path, view: ViewSpec) -> NDArray[np.uint8]:
+    if path.exists() and not path.is_file():
+        raise UnreadableImageError(Reason.MISSING, "no regular file")
     try:
         content = path.read_bytes()
     except OSError as error:

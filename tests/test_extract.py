@@ -225,3 +225,10 @@ def test_extraction_needs_no_torch() -> None:
     """Forked children of the kill tests stay cheap, and the stages stay apart."""
     check = "import sys, rine_cache.extract; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_a_file_that_is_no_cache_is_not_replaced(make_images: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "photo.h5").write_bytes(b"somebody's")
+    with pytest.raises(CacheError, match="not a rine-cache file"):
+        run(manifest_of(make_images(per_class=1)), tmp_path / "photo.h5")
+    assert (tmp_path / "photo.h5").read_bytes() == b"somebody's"

@@ -201,6 +201,17 @@ def test_every_file_that_was_made_verifies(finished: Path) -> None:
     assert output.count(": whole") == 3
 
 
+def test_a_folder_that_is_gone_keeps_its_listing(finished: Path) -> None:
+    listing = finished / "results" / "manifests" / "test.parquet"
+    before = listing.read_bytes()
+    command = [sys.executable, "-m", "rine_cache", "manifest", "data/test", "--out", str(listing)]
+    (finished / "data" / "test").rename(finished / "away")
+    output = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True).stderr
+    (finished / "away").rename(finished / "data" / "test")
+    assert "stays as it is" in output
+    assert listing.read_bytes() == before
+
+
 @pytest.mark.slow
 def test_snakemake_killed_leaves_no_orphan_and_the_next_run_finishes_the_same_file(
     finished: Path, tmp_path: Path, config: dict[str, Any]

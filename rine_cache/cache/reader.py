@@ -119,4 +119,4 @@ def _refuse_unsealed(path: Path) -> None:
     if start.startswith(PART):
         raise CacheUnsealedError(f"{path} is not sealed: run the same `rine-cache extract` again to finish it")
     if start != SEALED:
-        raise CacheError(f"{path} is not a rine-cache file")
+        raise CacheError(f"{path} is not a rine-cache file; choose another path, or delete it")

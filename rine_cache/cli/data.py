@@ -53,7 +53,7 @@ def manifest(root: Path, out: Path, layout: str, group_pattern: str) -> None:
     """
     from rine_cache.errors import ConfigError, nearest
     from rine_cache.layouts import LAYOUTS, list_images
-    from rine_cache.manifest import build_manifest, write_manifest
+    from rine_cache.manifest import build_manifest, read_manifest, write_manifest
     from rine_cache.specs.base import parse
     from rine_cache.specs.data import DatasetSpec
 
@@ -64,6 +64,9 @@ def manifest(root: Path, out: Path, layout: str, group_pattern: str) -> None:
         {"root": str(root), "layout": layout, "group_pattern": group_pattern},
         "the command line",
     )
+    if not root.is_dir() and out.exists() and read_manifest(out).root == root:
+        LOG.warning("%s is absent: the listing %s that was made of it stays as it is", root, out)
+        return
     listed = build_manifest(list_images(root, spec.layout, spec.group_pattern), root)
     write_manifest(listed, out)
     counts = listed.table.group_by("label", "subset").len().sort("label", "subset")

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from rine_cache.errors import CacheMismatchError, HeadError
 from rine_cache.files import written_whole
@@ -154,7 +154,7 @@ def save_head(head: Head, path: Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.network.state_dict().items()}
     metadata = {_METADATA_KEY: canonical_json(head.card.model_dump(mode="json"))}
     with written_whole(path) as temporary:
-        save_file(state, temporary, metadata=metadata)
+        temporary.write_bytes(save(state, metadata))  # by way of memory: a full disk is then an OSError
 
 
 def load_head(path: Path) -> Head:

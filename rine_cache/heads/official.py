@@ -6,6 +6,7 @@ their code key by key.
 
 from __future__ import annotations
 
+import io
 import re
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,9 @@ def export_official(head: Head, path: Path) -> None:
         )
     state = {name: tensor.detach().cpu() for name, tensor in head.network.state_dict().items()}
     with written_whole(path) as temporary:
-        torch.save(state, temporary)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        temporary.write_bytes(buffer.getvalue())  # by way of memory: a full disk is then an OSError
 
 
 def _activation(architecture: str) -> str:

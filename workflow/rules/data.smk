@@ -24,7 +24,8 @@ rule manifest:
     input:
         required_by,
     output:
-        manifest="results/manifests/{dataset}.parquet",
+        # Kept while its folder is listed again, and where that is absent: caches outlive images.
+        manifest=update("results/manifests/{dataset}.parquet"),
     log:
         "results/logs/manifest/{dataset}.log",
     benchmark:
