@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import io
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from math import floor
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -13,13 +15,17 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torchvision.transforms import functional
 
-from rine_cache import views
 from rine_cache.quarantine import UnreadableImageError
-from rine_cache.specs.encoding import BUILTIN_VIEWS, ViewSpec
-from rine_cache.views import RENDERERS, libraries, render
+from rine_cache.specs.base import parse
+from rine_cache.specs.encoding import BUILTIN_VIEWS, VIEW, CenterViewSpec, PatchesViewSpec, TenCropViewSpec
+from rine_cache.views import libraries, render, train
+from rine_cache.views.crops import CROPS
+from rine_cache.views.jpeg import jpeg_by_opencv, jpeg_by_pillow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rine_cache.specs.encoding import ViewSpec
 
 CONTENT = hashlib.sha256(b"an image").digest()
 SIZE = 16
@@ -44,11 +50,16 @@ def rendered(view: ViewSpec, pixels: np.ndarray, digest: bytes = CONTENT) -> np.
 
 
 def center(pixels: np.ndarray, size: int) -> np.ndarray:
-    return rendered(ViewSpec(kind="center", size=size), pixels)[0]
+    return rendered(CenterViewSpec(kind="center", size=size), pixels)[0]
+
+
+def view_of(kind: str, **settings: object) -> ViewSpec:
+    grid = {"rows": 2, "columns": 2} if kind == "patches" else {}
+    return parse(VIEW, {"kind": kind, "size": SIZE, **grid, **settings}, "here")
 
 
 def train_view(**settings: object) -> ViewSpec:
-    return ViewSpec.model_validate({"kind": "train", "size": SIZE} | settings)
+    return view_of("train", **settings)
 
 
 class Calls(NamedTuple):
@@ -73,9 +84,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
         return record
 
-    monkeypatch.setattr(views, "_blur", recorder("blur", recorded.sigmas))
-    monkeypatch.setattr(views, "_jpeg_opencv", recorder("jpeg", recorded.opencv))
-    monkeypatch.setattr(views, "_jpeg_pillow", recorder("jpeg", recorded.pillow))
+    monkeypatch.setattr(train, "_blur", recorder("blur", recorded.sigmas))
+    monkeypatch.setattr(train, "jpeg_by_opencv", recorder("jpeg", recorded.opencv))
+    monkeypatch.setattr(train, "jpeg_by_pillow", recorder("jpeg", recorded.pillow))
     return recorded
 
 
@@ -121,7 +132,7 @@ def test_padding_is_zero_and_its_odd_pixel_lies_right_and_below() -> None:
 
 
 def test_the_centre_crop_does_not_depend_on_the_file_s_bytes() -> None:
-    pixels, view = noise(40, 50), ViewSpec(kind="center", size=SIZE)
+    pixels, view = noise(40, 50), CenterViewSpec(kind="center", size=SIZE)
     np.testing.assert_array_equal(rendered(view, pixels, content(0)), rendered(view, pixels, content(1)))
 
 
@@ -130,35 +141,119 @@ def test_the_centre_crop_does_not_depend_on_the_file_s_bytes() -> None:
 
 @pytest.mark.parametrize("shape", [(224, 224), (300, 260), (1, 1), (10, 400), (400, 10)])
 @pytest.mark.parametrize(
-    ("kind", "size", "draws"),
-    [("center", 16, 1), ("center", 336, 1), ("train", 16, 3), ("train", 224, 2), ("train", 336, 1)],
+    ("view", "draws"),
+    [
+        ({"kind": "center", "size": 16}, 1),
+        ({"kind": "center", "size": 336}, 1),
+        ({"kind": "train", "size": 16, "draws": 3}, 3),
+        ({"kind": "train", "size": 224, "draws": 2}, 2),
+        ({"kind": "train", "size": 336}, 1),
+        ({"kind": "tencrop", "size": 224}, 10),
+        ({"kind": "patches", "size": 100, "rows": 2, "columns": 3}, 6),
+    ],
 )
-def test_crops_have_the_promised_shape_and_type(kind: str, shape: tuple[int, int], size: int, draws: int) -> None:
-    view = ViewSpec.model_validate({"kind": kind, "size": size, "draws": draws})
-    crops = rendered(view, noise(*shape))
-    assert crops.shape == (draws, size, size, 3)
+def test_crops_have_the_promised_shape_and_type(view: dict, shape: tuple[int, int], draws: int) -> None:
+    spec = parse(VIEW, view, "here")
+    crops = rendered(spec, noise(*shape))
+    assert spec.draws == draws
+    assert crops.shape == (draws, spec.size, spec.size, 3)
     assert crops.dtype == np.uint8
 
 
-@pytest.mark.parametrize("kind", sorted(RENDERERS))
+@pytest.mark.parametrize("kind", [*sorted(CROPS), "train"])
 def test_rendering_leaves_the_image_alone(kind: str) -> None:
     image = Image.fromarray(noise(30, 30))
     before = image.tobytes()
     for index in range(10):
-        render(ViewSpec.model_validate({"kind": kind, "size": SIZE}), image, content(index))
+        render(view_of(kind), image, content(index))
     assert image.tobytes() == before
 
 
-def test_every_kind_of_view_has_a_renderer() -> None:
-    kinds = ViewSpec.model_json_schema()["properties"]["kind"]["enum"]
-    assert set(RENDERERS) == set(kinds)
-    assert {view.kind for view in BUILTIN_VIEWS.values()} <= set(RENDERERS)
+def test_every_kind_of_view_is_rendered() -> None:
+    assert {*CROPS, "train"} == set(VIEW.json_schema()["discriminator"]["mapping"])
+
+
+@pytest.mark.parametrize("name", BUILTIN_VIEWS)
+def test_a_built_in_view_is_named_after_its_size_and_takes_any_image(name: str) -> None:
+    view = BUILTIN_VIEWS[name]
+    assert str(view.size) in name
+    for shape in ((1, 1), (300, 200)):
+        assert rendered(view, noise(*shape)).shape == (view.draws, 224, 224, 3)
 
 
 def test_a_view_names_the_libraries_that_its_pixels_come_from() -> None:
-    assert libraries(ViewSpec(kind="center")) == {}
-    assert libraries(ViewSpec(kind="train"))["opencv"] == cv2.__version__
-    assert set(libraries(ViewSpec(kind="train"))) == {"opencv", "numpy", "scipy"}
+    assert [libraries(view_of(kind)) for kind in ("center", "tencrop", "patches")] == [{}, {}, {}]
+    assert libraries(train_view())["opencv"] == cv2.__version__
+    assert set(libraries(train_view())) == {"opencv", "numpy", "scipy"}
+
+
+# Ten crops
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 16), (16, 19), (33, 40), (21, 18), (100, 17)])
+def test_ten_crops_are_torchvisions_in_its_order(shape: tuple[int, int]) -> None:
+    pixels = noise(*shape)
+    expected = [np.asarray(crop) for crop in functional.ten_crop(Image.fromarray(pixels), SIZE)]
+    np.testing.assert_array_equal(rendered(TenCropViewSpec(kind="tencrop", size=SIZE), pixels), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (15, 16), (13, 40), (40, 13), (9, 6)])
+def test_ten_crops_of_small_images_are_those_of_the_image_padded_as_by_the_centre_crop(shape: tuple[int, int]) -> None:
+    pixels = noise(*shape)
+    padded = functional.center_crop(Image.fromarray(pixels), [max(SIZE, side) for side in shape])
+    expected = [np.asarray(crop) for crop in functional.ten_crop(padded, SIZE)]
+    crops = rendered(TenCropViewSpec(kind="tencrop", size=SIZE), pixels)
+    np.testing.assert_array_equal(crops, expected)
+    np.testing.assert_array_equal(crops[4], center(pixels, SIZE))
+
+
+# Patches
+
+
+def naive_patches(pixels: np.ndarray, rows: int, columns: int) -> list[np.ndarray]:
+    """Walk the grid; a window's offset is its share of the way to the last one, rounded down."""
+    crops = []
+    for row in range(rows):
+        for column in range(columns):
+            top = floor(Fraction(row, rows - 1) * (pixels.shape[0] - SIZE))
+            left = floor(Fraction(column, columns - 1) * (pixels.shape[1] - SIZE))
+            crops.append(pixels[top : top + SIZE, left : left + SIZE])
+    return crops
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (17, 18), (50, 61), (200, 33)])
+@pytest.mark.parametrize("grid", [(2, 2), (3, 3), (4, 7), (8, 8)])
+def test_patches_are_a_grid_from_the_top_left_to_the_bottom_right(
+    shape: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    pixels = noise(*shape)
+    crops = rendered(PatchesViewSpec(kind="patches", size=SIZE, rows=grid[0], columns=grid[1]), pixels)
+    np.testing.assert_array_equal(crops, naive_patches(pixels, *grid))
+    np.testing.assert_array_equal(crops[0], pixels[:SIZE, :SIZE])
+    np.testing.assert_array_equal(crops[-1], pixels[-SIZE:, -SIZE:])
+
+
+def test_a_grid_that_fits_covers_every_pixel_once() -> None:
+    pixels = noise(3 * SIZE, 2 * SIZE)
+    crops = rendered(PatchesViewSpec(kind="patches", size=SIZE, rows=3, columns=2), pixels)
+    whole = crops.reshape(3, 2, SIZE, SIZE, 3).transpose(0, 2, 1, 3, 4).reshape(pixels.shape)
+    np.testing.assert_array_equal(whole, pixels)
+
+
+def test_a_single_row_or_column_of_patches_lies_in_the_middle() -> None:
+    pixels = noise(41, 70)
+    row = rendered(PatchesViewSpec(kind="patches", size=SIZE, rows=1, columns=3), pixels)
+    column = rendered(PatchesViewSpec(kind="patches", size=SIZE, rows=3, columns=1), pixels)
+    np.testing.assert_array_equal(row[1], center(pixels, SIZE))
+    np.testing.assert_array_equal(column[1], center(pixels, SIZE))
+    np.testing.assert_array_equal(row[0], pixels[12:28, :SIZE])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (9, 6)])
+def test_patches_of_a_small_image_are_all_its_padded_self(shape: tuple[int, int]) -> None:
+    pixels = noise(*shape)
+    for crop in rendered(PatchesViewSpec(kind="patches", size=SIZE, rows=2, columns=3), pixels):
+        np.testing.assert_array_equal(crop, center(pixels, SIZE))
 
 
 # The train view: what it depends on
@@ -313,14 +408,14 @@ def test_padding_is_added_after_blur_and_compression() -> None:
 
 def test_the_view_is_blur_then_jpeg_then_crop_then_flip_of_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, tuple[float, tuple[int, ...]]] = {}
-    for name in ("_blur", "_jpeg_opencv", "_jpeg_pillow"):
-        original = getattr(views, name)
+    for name in ("_blur", "jpeg_by_opencv", "jpeg_by_pillow"):
+        original = getattr(train, name)
 
         def note(pixels: np.ndarray, value: float, name: str = name, original: Callable = original) -> np.ndarray:
             asked[name] = (value, pixels.shape)
             return original(pixels, value)
 
-        monkeypatch.setattr(views, name, note)
+        monkeypatch.setattr(train, name, note)
     pixels = noise(40, 50)
     seen = set()
     for index in range(60):
@@ -330,10 +425,10 @@ def test_the_view_is_blur_then_jpeg_then_crop_then_flip_of_the_whole_image(monke
         whole = pixels
         if "_blur" in asked:
             whole = naive_blur(whole, asked["_blur"][0])
-        if "_jpeg_opencv" in asked:
-            whole = naive_opencv(whole, int(asked["_jpeg_opencv"][0]))
-        if "_jpeg_pillow" in asked:
-            whole = naive_pillow(whole, int(asked["_jpeg_pillow"][0]))
+        if "jpeg_by_opencv" in asked:
+            whole = naive_opencv(whole, int(asked["jpeg_by_opencv"][0]))
+        if "jpeg_by_pillow" in asked:
+            whole = naive_pillow(whole, int(asked["jpeg_by_pillow"][0]))
         windows = np.lib.stride_tricks.sliding_window_view(whole, (SIZE, SIZE), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
         found = [(windows == other).all(axis=(2, 3, 4)).sum() for other in (crop, crop[:, ::-1])]
         assert sum(found) == 1
@@ -369,14 +464,14 @@ def naive_pillow(pixels: np.ndarray, quality: int) -> np.ndarray:
 def test_the_blur_is_the_authors(sigma: float, shape: tuple[int, int]) -> None:
     pixels = noise(*shape)
     before = pixels.copy()
-    np.testing.assert_array_equal(views._blur(pixels, sigma), naive_blur(pixels, sigma))
+    np.testing.assert_array_equal(train._blur(pixels, sigma), naive_blur(pixels, sigma))
     np.testing.assert_array_equal(pixels, before)
 
 
 def test_the_blur_mixes_no_channels() -> None:
     pixels = np.zeros((20, 20, 3), np.uint8)
     pixels[:, :, 1] = noise(20, 20)[:, :, 1]
-    blurred = views._blur(pixels, 2.0)
+    blurred = train._blur(pixels, 2.0)
     assert not blurred[:, :, [0, 2]].any()
     assert blurred[:, :, 1].std() < pixels[:, :, 1].std() / 2
 
@@ -384,13 +479,12 @@ def test_the_blur_mixes_no_channels() -> None:
 @pytest.mark.parametrize("quality", [30, 65, 100])
 def test_jpeg_is_that_of_the_library_it_is_named_after(quality: int) -> None:
     pixels = smooth(40, 50)
-    np.testing.assert_array_equal(views._jpeg_opencv(pixels, quality), naive_opencv(pixels, quality))
-    np.testing.assert_array_equal(views._jpeg_pillow(pixels, quality), naive_pillow(pixels, quality))
+    np.testing.assert_array_equal(jpeg_by_opencv(pixels, quality), naive_opencv(pixels, quality))
+    np.testing.assert_array_equal(jpeg_by_pillow(pixels, quality), naive_pillow(pixels, quality))
 
 
-@pytest.mark.parametrize("name", ["_jpeg_opencv", "_jpeg_pillow"])
-def test_jpeg_keeps_the_channels_in_place_and_loses_more_at_lower_quality(name: str) -> None:
-    jpeg = getattr(views, name)
+@pytest.mark.parametrize("jpeg", [jpeg_by_opencv, jpeg_by_pillow])
+def test_jpeg_keeps_the_channels_in_place_and_loses_more_at_lower_quality(jpeg: Callable) -> None:
     colour = np.broadcast_to(np.array([200, 100, 20], np.uint8), (32, 32, 3)).copy()
     np.testing.assert_allclose(jpeg(colour, 100), colour, atol=2)
     pixels = smooth(64, 64) + noise(64, 64) // 16

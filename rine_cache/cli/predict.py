@@ -36,7 +36,7 @@ def predict(images: tuple[Path, ...], head_path: Path, weights: str, device: str
     from rine_cache.predict import block_weights
     from rine_cache.predict import predict as run
     from rine_cache.specs.base import parse
-    from rine_cache.specs.encoding import EncoderSpec, ViewSpec
+    from rine_cache.specs.encoding import CenterViewSpec, EncoderSpec
     from rine_cache.weights import WHEEL_ARCHITECTURE
 
     head = load_head(head_path)
@@ -50,7 +50,7 @@ def predict(images: tuple[Path, ...], head_path: Path, weights: str, device: str
         "batch_size": 1,
     }
     encoder = load_encoder(parse(EncoderSpec, settings, "the head's encoder"), device)
-    predictions = run(images, head, encoder, ViewSpec(kind="center", size=encoder.image_size))
+    predictions = run(images, head, encoder, CenterViewSpec(kind="center", size=encoder.image_size))
     importance = block_weights(head)
     if as_json:
         rows = [{**row._asdict(), "path": str(row.path)} for row in predictions]

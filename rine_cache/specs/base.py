@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from rine_cache.errors import ConfigError, nearest
@@ -34,15 +36,17 @@ class Spec(BaseModel):
 
 
 S = TypeVar("S", bound=Spec)
+# The keys that say which of several specifications a table is; see `HeadSpec`, `ViewSpec` and `PrepareSpec`.
+DISCRIMINATORS = ("kind", "op")
 
 
-def parse(model: type[S], data: Any, where: str) -> S:
+def parse(model: type[S] | TypeAdapter[S], data: Any, where: str) -> S:
     """Validate `data` against a specification.
 
     Parameters
     ----------
     model
-        The specification's class.
+        The specification's class, or the adapter of a union of such.
     data
         What YAML, JSON or Snakemake gave: dictionaries, lists and scalars.
     where
@@ -54,19 +58,51 @@ def parse(model: type[S], data: Any, where: str) -> S:
         With one line per fault: the path of the key, what was wrong, and the value found.
     """
     try:
-        return model.model_validate(data)
+        return model.validate_python(data) if isinstance(model, TypeAdapter) else model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(fault) for fault in error.errors()]
+        lines = [_explain(fault, data) for fault in error.errors()]
         raise ConfigError(f"{where} is not valid:\n" + "\n".join(f"  {line}" for line in lines)) from None
 
 
-def _explain(fault: Any) -> str:
-    # Pydantic names the branch of a union it tried, such as tuple[int, ...]: no key of the user's.
-    path = ".".join(str(part) for part in fault["loc"] if "[" not in str(part)) or "(top level)"
-    message = str(fault["msg"]).removeprefix("Value error, ")
+def _explain(fault: Any, data: Any) -> str:
+    keys, found, message = _keys(fault["loc"], data), fault["input"], str(fault["msg"]).removeprefix("Value error, ")
+    context = fault.get("ctx", {})
+    if fault["type"] == "union_tag_not_found":
+        key = context["discriminator"].strip("'")
+        typo = get_close_matches(key, map(str, found), n=1)
+        if typo:
+            return f"{_path(keys)}: unknown key {typo[0]!r}; did you mean {key!r}?"
+        return f"{_path([*keys, key])}: Field required"
+    if fault["type"] == "union_tag_invalid":
+        key = context["discriminator"].strip("'")
+        keys, found = [*keys, key], found[key]
+        message = nearest(str(found), re.findall(r"'([^']*)'", context["expected_tags"]))
+    if fault["type"] == "literal_error" and isinstance(found, str):
+        message = nearest(found, re.findall(r"'([^']*)'", context["expected"]))
     if fault["type"] in {"unknown_key", "value_error", "missing"}:
-        return f"{path}: {message}"
-    return f"{path}: {message}; found {fault['input']!r}"
+        return f"{_path(keys)}: {message}"
+    return f"{_path(keys)}: {message}; found {found!r}"
+
+
+def _path(keys: list[str]) -> str:
+    return ".".join(keys) or "(top level)"
+
+
+def _keys(location: tuple[str | int, ...], data: Any) -> list[str]:
+    """List the user's keys that lead to a fault.
+
+    Pydantic also names the branch of a union it tried: a type such as tuple[int, ...], or a discriminator's value.
+    """
+    keys: list[str] = []
+    for part in location:
+        if "[" in str(part):
+            continue
+        if isinstance(data, dict) and part not in data and part in [data.get(key) for key in DISCRIMINATORS]:
+            continue
+        keys.append(str(part))
+        within = data if isinstance(data, dict) else dict(enumerate(data)) if isinstance(data, list) else {}
+        data = within.get(part)
+    return keys
 
 
 def read_yaml(path: Path) -> Any:
@@ -85,7 +121,7 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
 
 
-def parse_argument(model: type[S], argument: str) -> S:
+def parse_argument(model: type[S] | TypeAdapter[S], argument: str) -> S:
     """Validate a command-line argument that is either inline JSON or the path of a YAML file.
 
     Snakemake's rules pass the JSON, which makes `params` the whole truth of what ran; people pass a path.
