@@ -1,16 +1,18 @@
 """The manifest: the ordered table of a data set's images, whose row order is that of its cache.
 
-A Parquet file with the columns of `SCHEMA`. Two digests guard it. That of its listing (ids and sizes, in order) is
-kept in every cache made from it, so that a cache is never read with another table's labels; that of the whole table
-also follows labels and groups, which may be corrected without encoding anything again.
+A Parquet file with the columns of `SCHEMA`. Two digests guard it. That of its listing (ids, sizes and where the bytes
+lie, in order) is kept in every cache made from it, so that a cache is never read with another table's labels; that of
+the whole table also follows labels and groups, which may be corrected without encoding anything again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
@@ -18,9 +20,10 @@ import pyarrow.parquet as pq
 
 from rine_cache.errors import ManifestError
 from rine_cache.files import written_whole
+from rine_cache.provenance import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator
 
     from rine_cache.layouts.entry import Entry
 
@@ -32,15 +35,21 @@ SCHEMA = pl.Schema(
         "split": pl.String,
         "group": pl.String,
         "size": pl.Int64,
+        "variant": pl.String,
+        "container": pl.String,
+        "position": pl.Int64,
     }
 )
+_ROWS_AT_ONCE = 100_000
 
 
-class Manifest(NamedTuple):
+@dataclass(frozen=True)
+class Manifest:
     """A data set's images.
 
     `table` has the columns of `SCHEMA`, one row per image; `root` is the folder that image ids are relative
-    to; `digest` the sha256 over all rows and `listing_digest` that over ids and sizes, 64 hexadecimal digits each.
+    to; `digest` the sha256 over all columns and `listing_digest` that over those of the listing, 64 hexadecimal digits
+    each.
     """
 
     table: pl.DataFrame
@@ -53,15 +62,33 @@ class Manifest(NamedTuple):
         return self.table.height
 
 
-def build_manifest(entries: Sequence[Entry], root: Path) -> Manifest:
+def as_table(entries: Iterable[Entry]) -> pl.DataFrame:
+    """Gather entries in a table of `SCHEMA`, in the order given; a few at a time, so that millions fit in memory."""
+    parts = (pl.DataFrame(some, schema=SCHEMA, orient="row") for some in _some_at_once(entries))
+    return pl.concat([pl.DataFrame(schema=SCHEMA), *parts])
+
+
+def _some_at_once(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    remaining = iter(entries)
+    while some := list(islice(remaining, _ROWS_AT_ONCE)):
+        yield some
+
+
+def build_manifest(table: pl.DataFrame, root: Path) -> Manifest:
     """Make a manifest of listed images, in the order given.
+
+    Parameters
+    ----------
+    table
+        Columns of `SCHEMA`, one row per image.
+    root
+        The folder that image ids and containers are relative to.
 
     Raises
     ------
     ManifestError
         If there are none, or two share an id.
     """
-    table = pl.DataFrame(entries, schema=SCHEMA, orient="row")
     if table.is_empty():
         raise ManifestError(f"no images in {root}")
     repeated = table.filter(pl.col("image_id").is_duplicated())
@@ -106,11 +133,20 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _manifest(table: pl.DataFrame, root: Path) -> Manifest:
-    return Manifest(table, root, _digest(table), _digest(table.select("image_id", "size")))
+    digests = {name: _column_digest(table[name]) for name in SCHEMA}
+    listing = fingerprint([digests[name] for name in ("image_id", "size", "container", "position")])
+    return Manifest(table, root, fingerprint(digests), listing)
 
 
-def _digest(table: pl.DataFrame) -> str:
-    running = hashlib.sha256()
-    for row in table.iter_rows():
-        running.update(json.dumps(row, ensure_ascii=True).encode())
+def _column_digest(column: pl.Series) -> str:
+    """Digest a column's values: which are null, how long texts are, and the bytes; millions of rows in a second."""
+    running = hashlib.sha256(f"{column.dtype} {len(column)}".encode())
+    running.update(column.is_null().to_numpy().tobytes())
+    values = column.fill_null("" if column.dtype == pl.String else 0)
+    if column.dtype == pl.String:
+        running.update(values.str.len_bytes().to_numpy().astype("<u4").tobytes())
+        for start in range(0, len(values), _ROWS_AT_ONCE):
+            running.update(values.slice(start, _ROWS_AT_ONCE).str.join("").item().encode())
+    else:
+        running.update(values.to_numpy().astype("<i8").tobytes())
     return running.hexdigest()

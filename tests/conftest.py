@@ -11,14 +11,15 @@ from PIL import Image
 from rine_cache.extract import extract
 from rine_cache.layouts import list_images
 from rine_cache.manifest import Manifest, build_manifest, write_manifest
-from rine_cache.specs.encoding import ViewSpec
+from rine_cache.specs.data import DatasetSpec
+from rine_cache.specs.encoding import CenterViewSpec, ViewSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 SIZE = 16  # pixels a side of the stand-in's input
-CENTER = ViewSpec(kind="center", size=SIZE)
+CENTER = CenterViewSpec(kind="center", size=SIZE)
 
 
 class Encoded(NamedTuple):
@@ -100,7 +101,7 @@ def make_cache(tmp_path: Path, make_images: Callable[..., Path]) -> Callable[...
         encoder: StandInEncoder | None = None,
     ) -> MadeCache:
         root = make_images(name, per_class, seed)
-        manifest = build_manifest(list_images(root, "folder"), root)
+        manifest = build_manifest(list_images(DatasetSpec(root=str(root))).table, root)
         manifest_path, features = tmp_path / f"{name}.parquet", tmp_path / f"{name}-{tap}.h5"
         write_manifest(manifest, manifest_path)
         extract(manifest, encoder or StandInEncoder(), tap=tap, view=view, output=features, workers=2)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import os
 import re
 from typing import TYPE_CHECKING
@@ -8,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rine_cache.errors import LayoutError
-from rine_cache.layouts import LAYOUTS, list_images
+from rine_cache.layouts import LAYOUTS, Strays, list_images
 from rine_cache.layouts.entry import FAKE, REAL, Entry
-from rine_cache.layouts.folder import LABELS, SPLITS, SUFFIXES
+from rine_cache.layouts.folder import LABELS, SPLITS
+from rine_cache.layouts.walk import IMAGE_SUFFIXES
 from rine_cache.specs.data import DatasetSpec
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ def tree(tmp_path: Path) -> Tree:
     return make
 
 
-def listed(root: Path, group_pattern: str = "") -> list[Entry]:
-    return list_images(root, "folder", group_pattern)
+def listed(root: Path, **settings: object) -> list[Entry]:
+    spec = DatasetSpec.model_validate({"root": str(root), **settings})
+    return [Entry(*row) for row in list_images(spec).table.iter_rows()]
 
 
 def ids(root: Path) -> list[str]:
@@ -92,11 +93,13 @@ def test_the_folders_above_the_root_say_nothing(tree: Tree, tmp_path: Path) -> N
 
 
 def test_a_file_s_own_name_is_no_label(tree: Tree) -> None:
-    with pytest.raises(LayoutError, match="none under a label folder"):
+    with pytest.raises(LayoutError, match="found 2 under no label folder"):
         listed(tree("real.png", "photos/1_fake.png"))
 
 
-@pytest.mark.parametrize("suffix", sorted(SUFFIXES) + [suffix.upper() for suffix in sorted(SUFFIXES)] + [".JpEg"])
+@pytest.mark.parametrize(
+    "suffix", sorted(IMAGE_SUFFIXES) + [suffix.upper() for suffix in sorted(IMAGE_SUFFIXES)] + [".JpEg"]
+)
 def test_every_suffix_is_taken_in_any_case(tree: Tree, suffix: str) -> None:
     assert ids(tree(f"0_real/a{suffix}")) == [f"0_real/a{suffix}"]
 
@@ -162,51 +165,76 @@ def test_both_labels_in_one_path_are_refused_by_name(tree: Tree) -> None:
         listed(tree("0_real/progan/1_fake/a.png", "0_real/b.png"))
 
 
-def test_strays_are_left_out_counted_and_warned_of(
-    tree: Tree, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("rine_cache"), "propagate", True)  # the command line turns it off
+def test_strays_are_left_out_and_counted(tree: Tree) -> None:
     root = tree("0_real/a.png", "1_fake/b.png", "reals/c.png", "d.png", "notes.txt")
-    with caplog.at_level(logging.WARNING):
-        assert ids(root) == ["0_real/a.png", "1_fake/b.png"]
-    (record,) = caplog.records
-    assert "2 images lie under no label folder and are left out" in record.getMessage()
-    assert "c.png" in record.getMessage() or "d.png" in record.getMessage()
+    listing = list_images(DatasetSpec(root=str(root)))
+    assert listing.table["image_id"].to_list() == ["0_real/a.png", "1_fake/b.png"]
+    assert listing.strays == {f"under no label folder ({', '.join(LABELS)})": Strays(2, "d.png")}
 
 
-def test_no_warning_without_strays(
-    tree: Tree, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("rine_cache"), "propagate", True)
-    listed(tree("0_real/a.png", "readme.txt"))
-    assert not caplog.records
+def test_no_strays_where_all_is_placed(tree: Tree) -> None:
+    assert list_images(DatasetSpec(root=str(tree("0_real/a.png", "readme.txt")))).strays == {}
 
 
-@pytest.mark.parametrize(("paths", "count"), [(["reals/a.png", "b.png"], 2), (["0_real/a.txt"], 0)])
+@pytest.mark.parametrize(("paths", "found"), [(["reals/a.png", "b.png"], "found 2 under"), (["0_real/a.txt"], "none")])
 def test_a_folder_without_a_labelled_image_is_refused_and_told_what_is_allowed(
-    tree: Tree, paths: list[str], count: int
+    tree: Tree, paths: list[str], found: str
 ) -> None:
     root = tree(*paths)
     with pytest.raises(LayoutError) as caught:
         listed(root)
     message = str(caught.value)
     assert str(root) in message
-    assert (f"{count} images" if count else "no images") in message
-    assert all(name in message for name in LABELS)
+    assert found in message
+    assert "0_real|1_fake, real|fake, nature|ai" in message
+    assert all(name in message for name in LAYOUTS)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="holds no images"):
+    with pytest.raises(LayoutError, match=r"holds no image in the layout 'folder'.*found none at all"):
         listed(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["absent", "a file"])
-def test_a_root_that_is_no_folder_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_an_absent_root_is_refused_by_name(tmp_path: Path) -> None:
     root = tmp_path / "root"
-    if kind == "a file":
-        root.write_bytes(b"")
-    with pytest.raises(LayoutError, match=re.escape(f"{root} is not a folder; set the data set's root")):
+    with pytest.raises(LayoutError, match=re.escape(f"{root} does not exist; set the data set's root")):
         listed(root)
+
+
+def test_a_root_that_is_a_file_is_refused_by_name(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.write_bytes(b"")
+    with pytest.raises(LayoutError, match=re.escape(f"cannot list the folder {root}")):
+        listed(root)
+
+
+# What a data set asks for
+
+
+def test_subsets_and_splits_keep_what_they_name(tree: Tree) -> None:
+    root = tree("a/train/0_real/1.png", "a/val/0_real/2.png", "b/val/1_fake/3.png", "c/1_fake/4.png")
+    assert [entry.image_id for entry in listed(root, subsets=["a"])] == ["a/train/0_real/1.png", "a/val/0_real/2.png"]
+    assert [entry.image_id for entry in listed(root, splits=["val"])] == ["a/val/0_real/2.png", "b/val/1_fake/3.png"]
+    assert [entry.image_id for entry in listed(root, subsets=["a"], splits=["val"])] == ["a/val/0_real/2.png"]
+    with pytest.raises(LayoutError, match="of subsets c and splits val"):
+        listed(root, subsets=["c"], splits=["val"])
+
+
+def test_a_label_is_that_of_every_image(tree: Tree) -> None:
+    root = tree("glide/1.png", "train/2.png", "3.png", "glide/deep/4.png")
+    assert [entry[:4] for entry in listed(root, label="fake")] == [
+        ("3.png", FAKE, "fake", None),
+        ("glide/1.png", FAKE, "glide", None),
+        ("glide/deep/4.png", FAKE, "glide", None),
+        ("train/2.png", FAKE, "fake", "train"),
+    ]
+
+
+def test_a_label_that_a_folder_contradicts_is_refused(tree: Tree) -> None:
+    root = tree("1_fake/1.png")
+    assert [entry.label for entry in listed(root, label="fake")] == [FAKE]
+    with pytest.raises(LayoutError, match="folders of both labels"):
+        listed(root, label="real")
 
 
 # Links
@@ -265,12 +293,12 @@ def test_a_folder_that_two_subsets_link_to_is_listed_in_both(tree: Tree, tmp_pat
 )
 def test_a_pattern_s_first_group_names_the_group(tree: Tree, pattern: str, groups: list[str | None]) -> None:
     root = tree("0_real/cat__0001.png", "0_real/cat__0002.png", "0_real/dog7.png")
-    assert [entry.group for entry in listed(root, pattern)] == groups
+    assert [entry.group for entry in listed(root, group_pattern=pattern)] == groups
 
 
 def test_a_pattern_changes_nothing_but_the_group(tree: Tree) -> None:
     root = tree("train/0_real/cat__1.png", "progan/1_fake/dog__2.png")
-    with_groups = listed(root, r"^(.+)__")
+    with_groups = listed(root, group_pattern=r"^(.+)__")
     assert [entry._replace(group=None) for entry in with_groups] == listed(root)
 
 

@@ -19,7 +19,7 @@ from rine_cache.sample import build, photographs
 from rine_cache.sample.autoencoders import UPSAMPLERS, reconstruct, train_autoencoder
 from rine_cache.sample.build import PROVENANCE, build_sample, subset_name
 from rine_cache.sample.photographs import PHOTOGRAPHS, crops
-from rine_cache.specs.data import SampleSpec
+from rine_cache.specs.data import DatasetSpec, SampleSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -239,10 +239,10 @@ def test_every_fake_has_the_real_that_it_was_made_of(sample: Path) -> None:
 
 
 def test_the_folder_layout_reads_the_tree(sample: Path) -> None:
-    entries = list_images(sample / "test", "folder", r"^(.+)__")
-    assert {entry.subset for entry in entries} == {"real"} | {f"{o}-s{s}" for o in OPERATORS for s in (10, 20)}
-    assert Counter(entry.label for entry in entries) == {0: 10, 1: 40}
-    assert {entry.group for entry in entries} == {Path(path).stem for path in PHOTOGRAPHS["test"]}
+    table = list_images(DatasetSpec(root=str(sample / "test"), group_pattern=r"^(.+)__")).table
+    assert set(table["subset"]) == {"real"} | {f"{o}-s{s}" for o in OPERATORS for s in (10, 20)}
+    assert Counter(table["label"]) == {0: 10, 1: 40}
+    assert set(table["group"]) == {Path(path).stem for path in PHOTOGRAPHS["test"]}
 
 
 def test_no_group_is_in_two_parts(sample: Path) -> None:

@@ -37,11 +37,22 @@ def sample(spec: str) -> None:
 @click.command()
 @click.argument("root", type=IN_PATH)
 @click.option("--out", required=True, type=OUT_FILE, help="Manifest to write, a Parquet file.")
-@click.option("--layout", default="folder", show_default=True, help="How label and subset are read from paths.")
+@click.option("--layout", default="folder", show_default=True, help="How the images lie; `rine-cache dataset layouts`.")
+@click.option("--label", type=click.Choice(["real", "fake"]), help="Label of every image, where no folder says it.")
+@click.option("--subset", "subsets", multiple=True, help="List this subset only; may be repeated.")
+@click.option("--split", "splits", multiple=True, help="List this split only; may be repeated.")
 @click.option("--group-pattern", default="", help="Regular expression on file names; its group is what images share.")
 @log_option
-def manifest(root: Path, out: Path, layout: str, group_pattern: str) -> None:
-    """List the images below ROOT with their label, subset and split.
+def manifest(
+    root: Path,
+    out: Path,
+    layout: str,
+    label: str | None,
+    subsets: tuple[str, ...],
+    splits: tuple[str, ...],
+    group_pattern: str,
+) -> None:
+    """List the images at ROOT with their label, subset and split.
 
     \b
     Layout `folder`: a folder named 0_real or 1_fake, real or fake, nature or ai, at any depth; the subset is
@@ -49,26 +60,22 @@ def manifest(root: Path, out: Path, layout: str, group_pattern: str) -> None:
 
     \b
     Example:
-      rine-cache manifest data/my-set --out results/manifests/my-set.parquet
+      rine-cache manifest data/GenImage --layout genimage --split val --out genimage.parquet
     """
-    from rine_cache.errors import ConfigError, nearest
-    from rine_cache.layouts import LAYOUTS, list_images
+    from rine_cache.cli.listing import listing_text
+    from rine_cache.layouts import list_images
     from rine_cache.manifest import build_manifest, read_manifest, write_manifest
     from rine_cache.specs.base import parse
     from rine_cache.specs.data import DatasetSpec
 
-    if layout not in LAYOUTS:
-        raise ConfigError(f"layout {layout!r} does not exist; {nearest(layout, LAYOUTS)}")
-    spec = parse(
-        DatasetSpec,
-        {"root": str(root), "layout": layout, "group_pattern": group_pattern},
-        "the command line",
-    )
-    if not root.is_dir() and out.exists() and read_manifest(out).root == root:
+    given = {"root": str(root), "layout": layout, "label": label, "group_pattern": group_pattern}
+    spec = parse(DatasetSpec, {**given, "subsets": subsets, "splits": splits}, "the command line")
+    if not root.exists() and out.exists() and read_manifest(out).root == root:
         LOG.warning("%s is absent: the listing %s that was made of it stays as it is", root, out)
         return
-    listed = build_manifest(list_images(root, spec.layout, spec.group_pattern), root)
-    write_manifest(listed, out)
-    counts = listed.table.group_by("label", "subset").len().sort("label", "subset")
-    for label, subset, count in counts.iter_rows():
-        LOG.info("%s: %d %s images in subset %s", out, count, ("real", "fake")[label], subset)
+    listing = list_images(spec)
+    write_manifest(build_manifest(listing.table, listing.root), out)
+    for line in listing_text(listing).splitlines():
+        LOG.info("%s", line)
+    for reason, strays in listing.strays.items():
+        LOG.warning("%s: %d left out, %s, e.g. %s", root, strays.images, reason, strays.example)

@@ -1,53 +1,149 @@
 """Layouts: how label, subset and split are read from the way images lie on disk.
 
-Each layout is one small module with a function ``entries(root) -> Iterator[Entry]``; `list_images` picks it
-by name, sorts what it yields, and adds the groups.
+Each layout is one small module with a `LAYOUT`; `list_images` picks it by name, keeps what the data set asks for,
+sorts, and says what has no place and what is missing.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from rine_cache.errors import LayoutError
-from rine_cache.layouts import folder
+from rine_cache.layouts import (
+    aigcdetectbenchmark,
+    chameleon,
+    folder,
+    forensynths,
+    genimage,
+    ldm_train,
+    opensdid,
+    parquet,
+    synthbuster,
+    table,
+    ufd_diffusion,
+    webdataset,
+)
+from rine_cache.layouts.entry import Entry, Gap, Part, Stray
+from rine_cache.manifest import as_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from rine_cache.layouts.entry import Entry
+    import polars as pl
 
-LAYOUTS: dict[str, Callable[[Path], Iterator[Entry]]] = {"folder": folder.entries}
+    from rine_cache.layouts.entry import Layout
+    from rine_cache.specs.data import DatasetSpec
+
+# By name, the most specific first: where several fit a folder, the first one is meant.
+LAYOUTS: dict[str, Layout] = {
+    "forensynths-train": forensynths.TRAIN,
+    "forensynths-test": forensynths.TEST,
+    "ufd-diffusion": ufd_diffusion.LAYOUT,
+    "genimage": genimage.LAYOUT,
+    "chameleon": chameleon.LAYOUT,
+    "opensdid": opensdid.LAYOUT,
+    "synthbuster": synthbuster.LAYOUT,
+    "ldm-train": ldm_train.LAYOUT,
+    "aigcdetectbenchmark": aigcdetectbenchmark.LAYOUT,
+    "folder": folder.LAYOUT,
+    "table": table.LAYOUT,
+    "webdataset": webdataset.LAYOUT,
+    "parquet": parquet.LAYOUT,
+}
 
 
-def list_images(root: Path, layout: str, group_pattern: str = "") -> list[Entry]:
-    """List a data set's images by a layout, sorted by image id.
+class Strays(NamedTuple):
+    """How many images a layout could not place for one reason, and the first of them by name."""
 
-    Parameters
-    ----------
-    root
-        Folder of the data set.
-    layout
-        Name of a layout.
-    group_pattern
-        Regular expression on file names whose first group names an image's group; see
-        `rine_cache.specs.data.DatasetSpec`. Empty for none.
+    images: int
+    example: str
+
+
+class Listing(NamedTuple):
+    """What a data set's root holds.
+
+    `table` has the manifest's columns, one row per image, in the manifest's order; `strays` by reason what has no
+    place in the layout, and is left out; `missing` what a whole copy would hold as well, of the subsets and splits
+    that the data set asks for; `lost_files` the paths of files that are not there though others' names tell of them.
+    """
+
+    table: pl.DataFrame
+    root: Path
+    strays: dict[str, Strays]
+    missing: list[Part]
+    lost_files: list[str]
+
+
+def list_images(spec: DatasetSpec) -> Listing:
+    """List a data set's images by its layout.
+
+    Images that are files of their own come in order of their ids, then those inside other files in the order in which
+    they lie there, so that such a file is read from front to back.
 
     Raises
     ------
     LayoutError
-        If the folder is absent, or holds no image in this layout.
+        If the root is absent or holds no image in this layout.
     """
-    if not root.is_dir():
-        raise LayoutError(f"{root} is not a folder; set the data set's root to where its images lie")
-    found = sorted(LAYOUTS[layout](root), key=lambda entry: entry.image_id)
-    if not group_pattern:
-        return found
-    pattern = re.compile(group_pattern)
-    return [entry._replace(group=_group(entry.image_id, pattern)) for entry in found]
+    root = Path(spec.root)
+    if not root.exists():
+        raise LayoutError(f"{root} does not exist; set the data set's root to where its images lie")
+    layout = LAYOUTS[spec.layout]
+    find = partial(folder.find, label=folder.LABEL_NAMES.index(spec.label)) if spec.label else layout.find
+    strays: dict[str, Strays] = {}
+    lost: list[str] = []
+    table = as_table(_kept(find(root), spec, strays, lost))
+    wanted = [part for part in layout.parts if _wants(spec, part.subset, part.split or next(iter(spec.splits), None))]
+    if table.is_empty():
+        raise LayoutError(_nothing_found(spec, strays))
+    table = table.sort("container", "position", "image_id", nulls_last=False)
+    folder_of_ids = root if root.is_dir() else root.parent
+    return Listing(table, folder_of_ids, dict(sorted(strays.items())), _absent(wanted, table), sorted(lost))
+
+
+def _kept(
+    found: Iterator[Entry | Stray | Gap], spec: DatasetSpec, strays: dict[str, Strays], lost: list[str]
+) -> Iterator[Entry]:
+    """Yield the entries that the data set asks for, with their groups; count the strays, note the files lost."""
+    pattern = re.compile(spec.group_pattern) if spec.group_pattern else None
+    for item in found:
+        if isinstance(item, Stray):
+            earlier = strays.get(item.reason, Strays(0, item.path))
+            strays[item.reason] = Strays(earlier.images + 1, min(earlier.example, item.path))
+        elif isinstance(item, Gap):
+            if _wants(spec, item.subset, item.split):
+                lost.append(item.path)
+        elif _wants(spec, item.subset, item.split):
+            yield item if pattern is None else item._replace(group=_group(item.image_id, pattern))
+
+
+def _wants(spec: DatasetSpec, subset: str | None, split: str | None) -> bool:
+    return (not spec.subsets or subset is None or subset in spec.subsets) and (not spec.splits or split in spec.splits)
 
 
 def _group(image_id: str, pattern: re.Pattern[str]) -> str | None:
     match = pattern.search(image_id.rpartition("/")[2])
     return match[1] if match else None
+
+
+def _absent(wanted: list[Part], table: pl.DataFrame) -> list[Part]:
+    found = set(table.select("label", "subset", "split").unique().iter_rows())
+    undivided = {(label, subset) for label, subset, split in found if split is None}  # of whichever split is wanted
+    found |= {(label, subset, None) for label, subset, _ in found}  # a part of no named split may be in any
+    return [part for part in wanted if part not in found and (part.label, part.subset) not in undivided]
+
+
+def _nothing_found(spec: DatasetSpec, strays: dict[str, Strays]) -> str:
+    kept = " and ".join(
+        f"{what} {', '.join(names)}" for what, names in (("subsets", spec.subsets), ("splits", spec.splits)) if names
+    )
+    text = f"{spec.root} holds no image in the layout {spec.layout!r}{f' of {kept}' if kept else ''}"
+    left = [f"{found.images} {reason}, e.g. {found.example}" for reason, found in strays.items()]
+    return (
+        f"{text} ({LAYOUTS[spec.layout].about})"
+        + (f"; found {'; '.join(left)}" if left else "; found none at all")
+        + f"; allowed layouts: {', '.join(LAYOUTS)}"
+    )

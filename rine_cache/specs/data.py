@@ -9,6 +9,22 @@ from pydantic import Field, field_validator, model_validator
 
 from rine_cache.specs.base import Name, Spec
 
+LayoutName = Literal[
+    "forensynths-train",
+    "forensynths-test",
+    "ufd-diffusion",
+    "genimage",
+    "chameleon",
+    "opensdid",
+    "synthbuster",
+    "ldm-train",
+    "aigcdetectbenchmark",
+    "folder",
+    "table",
+    "webdataset",
+    "parquet",
+]
+
 
 class DatasetSpec(Spec):
     """One set of images that is cached as a unit.
@@ -16,20 +32,30 @@ class DatasetSpec(Spec):
     Attributes
     ----------
     root
-        Folder that holds the images. A data set whose root is absent is reported as missing; its results
-        are null and everything else is computed.
+        Folder that holds the images (for the layout ``table``, the table). A data set whose root is absent is
+        reported as missing; its results are null and everything else is computed.
     layout
-        How label and subset are read from the paths; see `rine_cache.layouts`.
+        How label, subset and split are read from the way the images lie; see `rine_cache.layouts`.
+    label
+        The label of every image, for a folder of one class without label folders; layout ``folder`` only.
+    subsets, splits
+        What to list of it: the subsets and the splits (train, val, test) to keep; empty keeps all.
     group_pattern
         Regular expression on an image's file name whose first group names what it was cut or varied from
         (a photograph, a prompt); empty for none. Images of one group are not independent.
+    obtain
+        Where to get it, for people; shown when it is missing. Nothing is ever downloaded from there.
     requires
         A file that Snakemake makes before the folder is listed, for data that the pipeline itself makes.
     """
 
     root: str
-    layout: Literal["folder"] = "folder"
+    layout: LayoutName = "folder"
+    label: Literal["real", "fake"] | None = None
+    subsets: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
     group_pattern: str = ""
+    obtain: str = ""
     requires: str | None = None
 
     @field_validator("group_pattern")
@@ -41,6 +67,12 @@ class DatasetSpec(Spec):
         except re.error as error:
             raise ValueError(f"group_pattern {pattern!r} is not a regular expression: {error}") from None
         return pattern
+
+    @model_validator(mode="after")
+    def _label_is_for_folders(self) -> DatasetSpec:
+        if self.label and self.layout != "folder":
+            raise ValueError(f"label is for the layout folder; {self.layout!r} reads the labels itself")
+        return self
 
 
 class DatasetPart(Spec):
@@ -54,12 +86,23 @@ class DatasetPart(Spec):
         Name of a view.
     subsets, splits
         The subsets and the splits (train, val, test) to keep; empty keeps all.
+    share
+        Keeps the images whose hash, a number from 0 to 1 made of their group or else their content, lies from the first
+        bound up to, not including, the second: how a training set without a validation split holds some images out.
     """
 
     dataset: Name
     view: Name
     subsets: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    share: tuple[float, float] = (0.0, 1.0)
+
+    @field_validator("share")
+    @classmethod
+    def _share_is_an_interval(cls, share: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= share[0] < share[1] <= 1:
+            raise ValueError(f"share {list(share)} must be [from, to] with 0 <= from < to <= 1")
+        return share
 
 
 class TrainingSetSpec(Spec):

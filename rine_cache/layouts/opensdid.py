@@ -1,0 +1,98 @@
+"""OpenSDID, as the Hugging Face hub has it: Parquet files ``sd15-00000-of-00070.parquet``, read where they lie.
+
+The subset stands in a file's name, the split in a folder's (``OpenSDI_train``, ``test``). Of the columns ``key``,
+``image``, ``mask`` and ``label`` only the first and last are read for the listing, and the mask never. A fake whose key
+begins with ``partial/`` is a local edit, any other a global one. Rows are sorted by label: a file's first rows are
+of one class.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rine_cache.errors import LayoutError
+from rine_cache.layouts.entry import FAKE, REAL, Entry, Gap, Layout, Part, Stray
+from rine_cache.layouts.folder import SPLITS
+from rine_cache.layouts.shards import lost_shards, parquet_file, rows_of
+from rine_cache.layouts.walk import files_below
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SUBSETS = ("sd15", "sd2", "sdxl", "sd3", "flux")
+_NAME = re.compile(rf"({'|'.join(SUBSETS)})-\d{{5}}-of-\d{{5}}\.parquet")
+_PARTS = tuple(
+    Part(label, subset, split)
+    for split, subsets in (("train", SUBSETS[:1]), ("test", SUBSETS))
+    for subset in subsets
+    for label in (REAL, FAKE)
+)
+
+
+def find(root: Path) -> Iterator[Entry | Stray | Gap]:
+    """Yield every row of every file below `root`.
+
+    Raises
+    ------
+    LayoutError
+        If a file's download is not complete, or its columns or labels are others than OpenSDID's.
+    """
+    shards = []
+    for path, size in sorted(files_below(root, {".parquet"})):
+        if _subset(path):
+            shards.append(path)
+            yield from _rows(root, path, size)
+        else:
+            yield Stray(path, f"no name such as sd15-00000-of-00070.parquet ({', '.join(SUBSETS)})")
+    for path in lost_shards(shards):
+        yield Gap(path, _subset(path), _split(root, path))
+
+
+def _rows(root: Path, path: str, size: int) -> Iterator[Entry | Stray]:
+    subset, split = _subset(path), _split(root, path)
+    assert subset is not None, "named by the caller"
+    with parquet_file(root / path) as file:
+        absent = {"key", "image", "label"} - set(file.schema_arrow.names)
+        if absent:
+            raise LayoutError(
+                f"{root / path} lacks the columns {', '.join(sorted(absent))} of OpenSDID (columns: "
+                f"{', '.join(file.schema_arrow.names)}); fetch it again, or use the layout 'parquet'"
+            )
+        for row, values in rows_of(file, ["key", "label"]):
+            key, label = values["key"], values["label"]
+            image_id = f"{path}/{row:07d}/{key}"
+            if label is None or key is None:
+                yield Stray(image_id, "row without a label or a key")
+                continue
+            if label not in (REAL, FAKE):
+                raise LayoutError(f"{root / path}, row {row}: label {label!r}; allowed: 0 (real), 1 (fake)")
+            variant = _variant(key) if label == FAKE else None
+            yield Entry(image_id, int(label), subset, split, None, size, variant, path, row)
+
+
+def subsets_at(root: Path) -> set[str]:
+    """Name the subsets whose files lie below `root`."""
+    return {subset for path, _ in files_below(root, {".parquet"}) if (subset := _subset(path))}
+
+
+def _subset(path: str) -> str | None:
+    match = _NAME.fullmatch(path.rpartition("/")[2])
+    return match[1] if match else None
+
+
+def _split(root: Path, path: str) -> str | None:
+    """Read the split from the innermost folder whose name is one or ends in one, the root's own included."""
+    folders = [root.name, *path.split("/")[:-1]]
+    endings = (re.split(r"[_-]", name)[-1].lower() for name in reversed(folders))
+    return next((SPLITS[ending] for ending in endings if ending in SPLITS), None)
+
+
+def _variant(key: str) -> str:
+    return "partial" if key.startswith("partial/") else "global"
+
+
+LAYOUT = Layout(
+    "OpenSDID's Parquet files, <subset>-NNNNN-of-NNNNN.parquet, at any depth", find, _PARTS, subsets_at=subsets_at
+)
