@@ -1,7 +1,8 @@
 """Extraction: every image of a manifest through the frozen encoder, once, into a sealed cache.
 
 Decoding runs in threads, a few batches ahead of the encoder. Batches have one fixed shape and slabs are whole
-numbers of batches, so that interruptions change no byte of the result.
+numbers of batches, so that interruptions change no byte of the result. An image whose content stands in a sealed cache
+of the same encoding key, or earlier in this one, is copied: it costs its reading, not the encoder.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import stat
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -23,24 +25,29 @@ from rine_cache.cache import (
     CacheIdentity,
     CacheShape,
     FeatureCache,
+    SealedRows,
     Slab,
     Status,
     open_writer,
 )
+from rine_cache.containers import ContainerReader
 from rine_cache.errors import CacheCorruptError, CacheMismatchError, CacheUnsealedError, ManifestError, RineCacheError
+from rine_cache.facts import NO_FACTS, ImageFacts
 from rine_cache.images import decode, decoder_version
 from rine_cache.progress import progress
+from rine_cache.provenance import fingerprint
 from rine_cache.quarantine import Reason, UnreadableImageError
 from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
 from rine_cache.views import libraries, render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from rine_cache.cache import CacheWriter
     from rine_cache.manifest import Manifest
     from rine_cache.specs.encoding import Tap, ViewSpec
 
@@ -91,26 +98,28 @@ class ParentGoneError(RineCacheError):
 class ExtractionReport:
     """What an extraction did.
 
-    `encoded` counts the images this run read; `quarantined` all images of the cache, by reason; `conflicts`
-    pairs of image ids that hold the same bytes under two labels.
+    `encoded` counts the images that this run put through the encoder, `copied` those whose content was encoded
+    before; `quarantined` all images of the cache, by reason; `conflicts` pairs of image ids that hold the same bytes
+    under two labels.
     """
 
     images: int
     encoded: int
+    copied: int
     quarantined: dict[str, int]
     conflicts: list[tuple[str, str]]
 
 
 class _Rendered(NamedTuple):
-    """One image read, decoded and rendered, or the reason why not."""
+    """One image read, decoded and rendered, or why it could not be, or the row that holds its content already."""
 
     image_id: str
-    crops: NDArray[np.uint8] | None  # (V, S, S, 3)
     content_sha256: bytes
-    width: int
-    height: int
-    format: str
+    file_size: int
+    facts: ImageFacts
     reason: Reason
+    crops: NDArray[np.uint8] | None = None  # (V, S, S, 3)
+    sealed: Slab | None = None  # of one row
 
 
 def encoding_key(encoder: AnyEncoder, tap: Tap, view: ViewSpec) -> dict[str, Any]:
@@ -138,6 +147,7 @@ def extract(
     view: ViewSpec,
     output: Path,
     workers: int,
+    reuse: Sequence[Path] = (),
     parent: int | None = None,
 ) -> ExtractionReport:
     """Encode every image of a manifest into a sealed cache at `output`.
@@ -159,6 +169,9 @@ def extract(
         Path of the cache.
     workers
         Threads that read and decode.
+    reuse
+        Caches whose rows are copied for images of the same content, where they are sealed and of the same encoding
+        key; others are passed over. `output` itself may be one of them: a data set that grew.
     parent
         Number of the process that started this one, if extraction is to stop once that has died, so that no orphan
         goes on writing.
@@ -184,7 +197,8 @@ def extract(
         LOG.info("%s is sealed and up to date: nothing to do", output)
         with contextlib.suppress(PermissionError):  # another user's cache is as good
             os.utime(output)  # for tools that compare times, it is as new as its manifest
-        return _report(FeatureCache(output), manifest, encoded=0)
+        return _report(FeatureCache(output), manifest, encoded=0, copied=0)
+    sealed = SealedRows(reuse, fingerprint(identity.key))
     shape = CacheShape(
         blocks=encoder.block_count,
         images=len(manifest),
@@ -196,26 +210,26 @@ def extract(
     guard = _ParentGuard(parent)
     with open_writer(output, shape, identity) as writer:
         pending = writer.pending_slabs()
-        encoded = sum(shape.rows(slab).stop - shape.rows(slab).start for slab in pending)
-        if encoded < len(manifest):
-            LOG.info("resuming %s: %d of %d images are done", output, len(manifest) - encoded, len(manifest))
+        left = sum(shape.rows(slab).stop - shape.rows(slab).start for slab in pending)
+        if left < len(manifest):
+            LOG.info("resuming %s: %d of %d images are done", output, len(manifest) - left, len(manifest))
+        filler = _SlabFiller(encoder, tap, writer, set(range(shape.slabs)) - set(pending))
         with (
-            progress(f"extract {output.stem}", len(manifest), "images", len(manifest) - encoded) as bar,
+            progress(f"extract {output.stem}", len(manifest), "images", len(manifest) - left) as bar,
             ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool,
+            _ReadAhead(pool, manifest, view, encoder.batch_size, sealed) as reader,
         ):
-            reader = _ReadAhead(pool, manifest, view, encoder.batch_size)
             batches = reader.batches([shape.rows(slab) for slab in pending])
             for slab in pending:
-                rows = shape.rows(slab)
-                content = Slab.empty(shape, rows.stop - rows.start)
-                for start in range(0, rows.stop - rows.start, encoder.batch_size):
+                filler.begin(slab)
+                for _ in range(0, shape.rows(slab).stop - shape.rows(slab).start, encoder.batch_size):
                     guard.check()
                     images = next(batches)
-                    _encode_batch(encoder, tap, images, content, start)
+                    filler.add(images)
                     bar.advance(len(images))
-                writer.write(slab, content)
+                writer.write(slab, filler.finish())
         writer.seal()
-    return _report(FeatureCache(output), manifest, encoded=encoded)
+    return _report(FeatureCache(output), manifest, encoded=filler.encoded, copied=filler.copied)
 
 
 def _is_done(output: Path, identity: CacheIdentity) -> bool:
@@ -238,14 +252,29 @@ def _is_done(output: Path, identity: CacheIdentity) -> bool:
 
 
 class _ReadAhead:
-    """Reads, decodes and renders images in threads, a bounded number of batches ahead."""
+    """Reads, decodes and renders images in threads, a bounded number of batches ahead.
 
-    def __init__(self, pool: ThreadPoolExecutor, manifest: Manifest, view: ViewSpec, batch_size: int) -> None:
+    One more thread reads the images that lie inside other files, in their order.
+    """
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, manifest: Manifest, view: ViewSpec, batch_size: int, sealed: SealedRows
+    ) -> None:
         self._pool = pool
+        self._in_order = ThreadPoolExecutor(1, thread_name_prefix="container")
+        self._containers = ContainerReader(manifest.root)
         self._root = manifest.root
-        self._image_ids = manifest.table["image_id"]
+        self._images = [manifest.table[name] for name in ("image_id", "container", "position", "size")]
         self._view = view
         self._batch_size = batch_size
+        self._sealed = sealed
+
+    def __enter__(self) -> _ReadAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._in_order.shutdown(cancel_futures=True)
+        self._containers.close()
 
     def batches(self, slabs: list[slice]) -> Iterator[list[_Rendered]]:
         """Yield the batches of the given row ranges, in order."""
@@ -256,19 +285,28 @@ class _ReadAhead:
         ]
         ahead: deque[list[Future[_Rendered]]] = deque()
         for batch in ranges:
-            ahead.append([self._pool.submit(self._render, self._image_ids[row]) for row in batch])
+            ahead.append([self._submit(row) for row in batch])
             if len(ahead) > BATCHES_AHEAD:
                 yield [future.result() for future in ahead.popleft()]
         while ahead:
             yield [future.result() for future in ahead.popleft()]
 
-    def _render(self, image_id: str) -> _Rendered:
-        content_sha256, width, height, name = bytes(32), 0, 0, ""
+    def _submit(self, row: int) -> Future[_Rendered]:
+        image_id, container, position, size = (column[row] for column in self._images)
+        if container is None:
+            return self._pool.submit(self._render, image_id, partial(self._read, image_id))
+        content = self._in_order.submit(self._containers.read, container, position, size)
+        return self._pool.submit(self._render, image_id, content.result)
+
+    def _render(self, image_id: str, read: Callable[[], bytes]) -> _Rendered:
+        content_sha256, size, facts = bytes(32), 0, NO_FACTS
         try:
-            content = self._read(image_id)
-            content_sha256 = hashlib.sha256(content).digest()
+            content = read()
+            content_sha256, size = hashlib.sha256(content).digest(), len(content)
+            if sealed := self._sealed.find(content_sha256):
+                return _Rendered(image_id, content_sha256, size, facts, Reason.NONE, sealed=sealed)
             image = decode(content)
-            width, height, name = image.width, image.height, image.format
+            facts = image.facts
             crops = render(self._view, image.rgb, content_sha256)  # (V, S, S, 3)
         except MemoryError:
             raise RineCacheError(
@@ -276,8 +314,8 @@ class _ReadAhead:
             ) from None
         except UnreadableImageError as error:
             LOG.warning("quarantined %s: %s (%s)", image_id, error.reason.name.lower(), error.detail)
-            return _Rendered(image_id, None, content_sha256, width, height, name, error.reason)
-        return _Rendered(image_id, crops, content_sha256, width, height, name, Reason.NONE)
+            return _Rendered(image_id, content_sha256, size, facts, error.reason)
+        return _Rendered(image_id, content_sha256, size, facts, Reason.NONE, crops)
 
     def _read(self, image_id: str) -> bytes:
         path = self._root / image_id
@@ -298,45 +336,133 @@ class _ReadAhead:
             ) from None
 
 
-def _encode_batch(encoder: AnyEncoder, tap: Tap, images: list[_Rendered], slab: Slab, start: int) -> None:
-    """Encode up to B images of V crops each into a slab's rows, from row `start` of the slab on."""
-    batch, draws = encoder.batch_size, slab.features.shape[2]
-    size = encoder.image_size
-    crops = np.zeros((batch, draws, size, size, 3), np.uint8)  # (B, V, S, S, 3)
-    for row, image in enumerate(images):
-        if image.crops is not None:
+class _SlabFiller:
+    """Fills slab after slab: images are encoded in full batches, those of known content copied.
+
+    Attributes
+    ----------
+    encoded, copied
+        How many images went through the encoder, and how many were copied.
+    """
+
+    def __init__(self, encoder: AnyEncoder, tap: Tap, writer: CacheWriter, done: Iterable[int]) -> None:
+        """Begin with the slabs of `writer` that are done already."""
+        self._encoder, self._tap, self._writer = encoder, tap, writer
+        self._first_rows: dict[bytes, int] = {}  # content written so far, by the first half of its digest
+        self.encoded = self.copied = 0
+        for slab in sorted(done):
+            self._remember(slab, writer.read_slab(slab))
+
+    def begin(self, slab: int) -> None:
+        """Begin a slab with no row."""
+        rows = self._writer.shape.rows(slab)
+        self._slab, self._start = slab, rows.start
+        self._content = Slab.empty(self._writer.shape, rows.stop - rows.start)
+        self._filled = 0
+        self._waiting: list[tuple[int, _Rendered]] = []
+        self._places: dict[bytes, int] = {}  # content of this slab, by its digest
+        self._repeats: list[tuple[int, int]] = []
+
+    def add(self, images: Sequence[_Rendered]) -> None:
+        """Add the slab's next images."""
+        for place, image in enumerate(images, self._filled):
+            self._place(place, image)
+        self._filled += len(images)
+
+    def finish(self) -> Slab:
+        """Encode what is left over, padded, and return the slab with every row decided."""
+        if self._waiting:
+            self._encode()
+        for place, original in self._repeats:
+            self._content.copy_row(place, self._content, original)
+        self.copied += len(self._repeats)
+        self._remember(self._slab, self._content)
+        return self._content
+
+    def _place(self, place: int, image: _Rendered) -> None:
+        if image.sealed is not None:
+            self._copy(place, image.sealed, 0)
+        elif image.crops is None:
+            self._decide(place, image, image.reason)
+        elif (original := self._places.get(image.content_sha256)) is not None:
+            self._repeats.append((place, original))
+        elif earlier := self._written(image.content_sha256):
+            self._copy(place, *earlier)
+        else:
+            self._places[image.content_sha256] = place
+            self._waiting.append((place, image))
+            if len(self._waiting) == self._encoder.batch_size:
+                self._encode()
+
+    def _copy(self, place: int, source: Slab, row: int) -> None:
+        self._content.copy_row(place, source, row)
+        self.copied += 1
+
+    def _written(self, digest: bytes) -> tuple[Slab, int] | None:
+        """Find an earlier slab of this cache that holds the content, and its row there."""
+        row = self._first_rows.get(digest[:16])
+        if row is None:
+            return None
+        slab, place = divmod(row, self._writer.shape.slab_rows)
+        source = self._writer.read_slab(slab)
+        return (source, place) if source.tables["content_sha256"][place].tobytes() == digest else None
+
+    def _remember(self, slab: int, content: Slab) -> None:
+        start = self._writer.shape.rows(slab).start
+        for place in np.flatnonzero(content.tables["status"] == Status.DONE):
+            digest = content.tables["content_sha256"][place].tobytes()
+            self._first_rows.setdefault(digest[:16], start + int(place))
+
+    def _encode(self) -> None:
+        """Encode up to B waiting images of V crops each, in the one shape that every batch has."""
+        batch, draws, size = self._encoder.batch_size, self._content.features.shape[2], self._encoder.image_size
+        crops = np.zeros((batch, draws, size, size, 3), np.uint8)  # (B, V, S, S, 3)
+        for row, (_, image) in enumerate(self._waiting):
+            assert image.crops is not None, "what waits was rendered"
             crops[row] = image.crops
-    rows = slice(start, start + len(images))
-    for draw in range(draws):
-        encoded = encoder.encode(np.ascontiguousarray(crops[:, draw]))
-        slab.features[:, rows, draw] = encoded.tokens[tap][:, : len(images)]  # (K, n, D)
-        slab.embedding[rows, draw] = encoded.embedding[: len(images)]  # (n, E)
-    for row, image in enumerate(images, start):
-        reason = image.reason
-        if reason is Reason.NONE and not _finite(slab, row):
-            reason = Reason.NOT_FINITE
-            LOG.warning("quarantined %s: not_finite (its features are beyond float16's range)", image.image_id)
+        places = [place for place, _ in self._waiting]
+        for draw in range(draws):
+            encoded = self._encoder.encode(np.ascontiguousarray(crops[:, draw]))
+            self._content.features[:, places, draw] = encoded.tokens[self._tap][:, : len(places)]  # (K, n, D)
+            self._content.embedding[places, draw] = encoded.embedding[: len(places)]  # (n, E)
+        for place, image in self._waiting:
+            reason = Reason.NONE
+            if not self._finite(place):
+                reason = Reason.NOT_FINITE
+                LOG.warning("quarantined %s: not_finite (its features are beyond float16's range)", image.image_id)
+            self._decide(place, image, reason)
+        self.encoded += len(self._waiting)
+        self._waiting = []
+
+    def _finite(self, place: int) -> bool:
+        content = self._content
+        return bool(np.isfinite(content.features[:, place]).all() and np.isfinite(content.embedding[place]).all())
+
+    def _decide(self, place: int, image: _Rendered, reason: Reason) -> None:
+        """Fill in what is known of an image; one that is quarantined has no features."""
         if reason is not Reason.NONE:
-            slab.features[:, row] = 0
-            slab.embedding[row] = 0
-        slab.status[row] = Status.DONE if reason is Reason.NONE else Status.UNREADABLE
-        slab.reason[row] = reason
-        slab.content_sha256[row] = np.frombuffer(image.content_sha256, np.uint8)
-        slab.width[row], slab.height[row], slab.format[row] = image.width, image.height, image.format[:8].encode()
+            self._content.features[:, place] = 0
+            self._content.embedding[place] = 0
+        known = {
+            "status": Status.DONE if reason is Reason.NONE else Status.UNREADABLE,
+            "reason": reason,
+            "content_sha256": np.frombuffer(image.content_sha256, np.uint8),
+            "file_size": image.file_size,
+            **image.facts._asdict(),
+        }
+        for name, table in self._content.tables.items():
+            value = known[name]
+            table[place] = value.encode()[:8] if isinstance(value, str) else value
 
 
-def _finite(slab: Slab, row: int) -> bool:
-    return bool(np.isfinite(slab.features[:, row]).all() and np.isfinite(slab.embedding[row]).all())
-
-
-def _report(cache: FeatureCache, manifest: Manifest, encoded: int) -> ExtractionReport:
+def _report(cache: FeatureCache, manifest: Manifest, *, encoded: int, copied: int) -> ExtractionReport:
     reasons = Counter(Reason(value).name.lower() for value in cache.reason if value)
     conflicts = _label_conflicts(cache, manifest)
     for first, second in conflicts[:5]:
         LOG.warning("conflict: %s and %s hold the same bytes under two labels", first, second)
     if len(conflicts) > 5:
         LOG.warning("conflict: %d more images hold another's bytes under another label", len(conflicts) - 5)
-    return ExtractionReport(len(manifest), encoded, dict(sorted(reasons.items())), conflicts)
+    return ExtractionReport(len(manifest), encoded, copied, dict(sorted(reasons.items())), conflicts)
 
 
 def _label_conflicts(cache: FeatureCache, manifest: Manifest) -> list[tuple[str, str]]:

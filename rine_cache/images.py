@@ -26,6 +26,7 @@ import numpy as np
 import PIL
 from PIL import Image, UnidentifiedImageError, features
 
+from rine_cache.facts import ImageFacts, facts_of
 from rine_cache.quarantine import Reason, UnreadableImageError
 
 Image.init()  # registers every plug-in; by itself Pillow does so only when a first guess fails
@@ -43,12 +44,10 @@ _CONVERTIBLE = {"1", "L", "LA", "La", "P", "PA", "RGBA", "RGBX", "RGBa", "CMYK",
 
 
 class DecodedImage(NamedTuple):
-    """An image's RGB pixels, and what its file said of it: size before any view, format by content."""
+    """An image's RGB pixels, before any view, and what its file said of it."""
 
     rgb: Image.Image
-    width: int
-    height: int
-    format: str
+    facts: ImageFacts
 
 
 def decode(content: bytes) -> DecodedImage:
@@ -71,7 +70,7 @@ def decode(content: bytes) -> DecodedImage:
         _check_size(image)
         image.load()
         rgb = _to_rgb(image)
-        return DecodedImage(rgb, rgb.width, rgb.height, image.format or "?")
+        return DecodedImage(rgb, facts_of(image, rgb))
     except (UnreadableImageError, MemoryError):  # a shortage of memory says nothing about the image
         raise
     except UnidentifiedImageError:

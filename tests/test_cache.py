@@ -42,10 +42,10 @@ def slab_of(shape: CacheShape, slab: int) -> Slab:
     content = Slab.empty(shape, rows.stop - rows.start)
     content.features[:] = rng.normal(size=content.features.shape)
     content.embedding[:] = rng.normal(size=content.embedding.shape)
-    content.status[:] = Status.DONE
-    content.content_sha256[:] = rng.integers(0, 256, content.content_sha256.shape)
-    content.width[:], content.height[:] = 300 + slab, 200
-    content.format[:] = b"JPEG"
+    content.tables["status"][:] = Status.DONE
+    content.tables["content_sha256"][:] = rng.integers(0, 256, (len(content.embedding), 32))
+    content.tables["width"][:], content.tables["height"][:] = 300 + slab, 200
+    content.tables["format"][:] = b"JPEG"
     return content
 
 
@@ -64,7 +64,9 @@ def test_what_is_written_is_read_by_the_reader_and_by_plain_h5py(tmp_path: Path)
     found = FeatureCache(path)
     np.testing.assert_array_equal(found.features, expected)
     np.testing.assert_array_equal(found.embedding, np.concatenate([slab.embedding for slab in slabs]))
-    np.testing.assert_array_equal(found.content_sha256, np.concatenate([slab.content_sha256 for slab in slabs]))
+    np.testing.assert_array_equal(
+        found.content_sha256, np.concatenate([slab.tables["content_sha256"] for slab in slabs])
+    )
     assert found.identity == IDENTITY
     assert found.shape == SHAPE
     assert found.readable.all()

@@ -20,18 +20,19 @@ from rine_cache.extract import ParentGoneError, _ParentGuard, extract
 from rine_cache.layouts import list_images
 from rine_cache.manifest import Manifest, build_manifest
 from rine_cache.quarantine import Reason
-from rine_cache.specs.encoding import ViewSpec
+from rine_cache.specs.data import DatasetSpec
+from rine_cache.specs.encoding import CenterViewSpec, TrainViewSpec
 from tests.conftest import CENTER, SIZE, StandInEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-TRAIN = ViewSpec(kind="train", size=SIZE, draws=3)
+TRAIN = TrainViewSpec(kind="train", size=SIZE, draws=3)
 
 
 def manifest_of(root: Path) -> Manifest:
-    return build_manifest(list_images(root, "folder"), root)
+    return build_manifest(list_images(DatasetSpec(root=str(root))).table, root)
 
 
 def run(manifest: Manifest, output: Path, encoder: StandInEncoder | None = None, **changes: Any) -> Any:
@@ -50,8 +51,8 @@ def test_every_row_equals_encoding_its_image_alone(make_images: Callable[..., Pa
         alone = encoder.encode(np.stack([crop] * encoder.batch_size))
         np.testing.assert_array_equal(found.features[:, row, 0], alone.tokens["ln_2"][:, 0])
         np.testing.assert_array_equal(found.embedding[row, 0], alone.embedding[0])
-        assert (found.height[row], found.width[row]) == pixels.shape[:2]
-    assert set(found.format.tolist()) == {b"PNG"}
+        assert (found.tables["height"][row], found.tables["width"][row]) == pixels.shape[:2]
+    assert set(found.tables["format"].tolist()) == {b"PNG"}
 
 
 def test_the_block_tap_is_kept_when_it_is_asked_for(make_images: Callable[..., Path], tmp_path: Path) -> None:
@@ -72,9 +73,9 @@ def test_workers_change_no_byte(make_images: Callable[..., Path], tmp_path: Path
 
 def test_random_views_depend_on_content_not_on_order(make_images: Callable[..., Path], tmp_path: Path) -> None:
     root = make_images(per_class=5)
-    entries = list_images(root, "folder")
-    run(build_manifest(entries, root), tmp_path / "a.h5", view=TRAIN)
-    run(build_manifest(entries[::-1], root), tmp_path / "b.h5", view=TRAIN)
+    table = list_images(DatasetSpec(root=str(root))).table
+    run(build_manifest(table, root), tmp_path / "a.h5", view=TRAIN)
+    run(build_manifest(table[::-1], root), tmp_path / "b.h5", view=TRAIN)
     forward, backward = FeatureCache(tmp_path / "a.h5"), FeatureCache(tmp_path / "b.h5")
     np.testing.assert_array_equal(forward.features, backward.features[:, ::-1])
 
@@ -172,7 +173,7 @@ def test_a_cache_of_another_key_is_replaced_only_when_the_new_one_is_sealed(
 
 def test_a_view_of_another_size_than_the_encoders_is_refused(make_images: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(CacheMismatchError, match="32 pixels a side"):
-        run(manifest_of(make_images(per_class=1)), tmp_path / "x.h5", view=ViewSpec(kind="center", size=32))
+        run(manifest_of(make_images(per_class=1)), tmp_path / "x.h5", view=CenterViewSpec(kind="center", size=32))
 
 
 class Slow(StandInEncoder):

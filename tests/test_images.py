@@ -78,12 +78,12 @@ LOSSLESS = ["PNG", "BMP", "TIFF", "PPM"]
 def test_rgb_comes_back_as_it_is(file_format: str) -> None:
     image = decode(encoded(COLOURS, file_format))
     np.testing.assert_array_equal(np.asarray(image.rgb), COLOURS)
-    assert (image.width, image.height, image.format) == (2, 2, file_format)
+    assert (image.facts.width, image.facts.height, image.facts.format) == (2, 2, file_format)
 
 
 def test_width_and_height_are_not_confused() -> None:
     image = decode(encoded(smooth(40, 56), "PNG"))
-    assert (image.width, image.height) == (56, 40)
+    assert (image.facts.width, image.facts.height) == (56, 40)
     assert image.rgb.size == (56, 40)
 
 
@@ -95,7 +95,7 @@ def test_lossy_formats_come_back_nearly(settings: tuple[str, dict[str, object]])
     image = decode(encoded(smooth(), file_format, **options))
     difference = np.asarray(image.rgb).astype(int) - smooth()
     assert np.abs(difference).mean() < 6
-    assert image.format == file_format
+    assert image.facts.format == file_format
 
 
 @pytest.mark.parametrize("file_format", LOSSLESS)
@@ -215,14 +215,14 @@ def test_the_exif_orientation_is_not_applied(file_format: str) -> None:
     exif[0x0112] = 6  # turn by 90 degrees to show
     image = decode(encoded(smooth(40, 56), file_format, exif=exif))
     assert Image.open(io.BytesIO(encoded(smooth(40, 56), file_format, exif=exif))).getexif()[0x0112] == 6
-    assert (image.width, image.height, image.rgb.size) == (56, 40, (56, 40))
+    assert (image.facts.width, image.facts.height, image.rgb.size) == (56, 40, (56, 40))
     assert np.abs(np.asarray(image.rgb).astype(int) - smooth(40, 56)).mean() < 6
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
 def test_one_pixel_decodes(file_format: str) -> None:
     image = decode(encoded(np.full((1, 1, 3), 77, np.uint8), file_format))
-    assert (image.width, image.height) == (1, 1)
+    assert (image.facts.width, image.facts.height) == (1, 1)
     np.testing.assert_allclose(np.asarray(image.rgb), 77, atol=2)
 
 
@@ -260,7 +260,7 @@ def test_a_format_that_is_not_listed_is_refused() -> None:
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
 def test_the_format_is_told_by_content(file_format: str) -> None:
     # decode() is given no name, so that an extension cannot mislead it: the bytes alone must do.
-    assert decode(encoded(Image.new("RGB", (8, 8)), file_format)).format == file_format
+    assert decode(encoded(Image.new("RGB", (8, 8)), file_format)).facts.format == file_format
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_mutated_bytes_give_an_image_or_a_quarantine(settings: tuple[str, dict[s
             outcomes.add(error.reason)
         else:
             assert image.rgb.mode == "RGB"
-            assert image.rgb.size == (image.width, image.height)
+            assert image.rgb.size == (image.facts.width, image.facts.height)
             outcomes.add(Reason.NONE)
     assert outcomes - {Reason.NONE}, "the mutations hit something"
     assert outcomes <= {Reason.NONE, Reason.NOT_AN_IMAGE, Reason.DAMAGED, Reason.TOO_LARGE, Reason.UNSUPPORTED_MODE}

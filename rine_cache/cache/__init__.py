@@ -10,8 +10,12 @@ name                shape           dtype     holds
 /status             (N,)            enum u1   pending, done, unreadable
 /reason             (N,)            enum u1   why it is unreadable
 /content_sha256     (N, 32)         uint8     digest of the file's bytes
+/file_size          (N,)            uint64    how many they are
 /width /height      (N,)            uint32    size of the decoded image, before the view
-/format             (N,)            S8        format by content
+/format /mode       (N,)            S8        format by content, mode before conversion, as Pillow names them
+/jpeg_quality       (N,)            uint8     nearest quality of libjpeg; 0 for what is no JPEG
+/exif               (N,)            uint8     whether the file holds EXIF data
+/perceptual_hash    (N,)            uint64    64-bit pHash of the decoded image
 /checksum           (S, K+2, 32)    uint8     sha256 of each slab: K blocks, embedding, row tables
 ==================  ==============  ========  ===================================================
 
@@ -25,11 +29,13 @@ bytes that no slab checksum covers. So every byte of a sealed file is covered by
 Life of ``X.h5``: it is created as ``X.h5.part``, filled slab by slab, sealed, and renamed. What was done
 survives; a slab counts as done when all its rows have a status and its checksums hold.
 
-`slab` holds what is written at once, `hdf5` the file's structure, `writer` and `reader` the two ways to use it.
+`slab` holds what is written at once, `hdf5` the file's structure, `writer` and `reader` the two ways to use it;
+`reuse` finds rows of sealed caches by content.
 """
 
 from rine_cache.cache.hdf5 import CacheIdentity, part_path
 from rine_cache.cache.reader import FeatureCache
+from rine_cache.cache.reuse import ContentIndex, SealedRows, one_row
 from rine_cache.cache.slab import CacheShape, Slab, Status
 from rine_cache.cache.writer import CacheWriter, open_writer
 
@@ -37,9 +43,12 @@ __all__ = [
     "CacheIdentity",
     "CacheShape",
     "CacheWriter",
+    "ContentIndex",
     "FeatureCache",
+    "SealedRows",
     "Slab",
     "Status",
+    "one_row",
     "open_writer",
     "part_path",
 ]

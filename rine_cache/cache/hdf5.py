@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from rine_cache.cache.slab import ROW_TABLES, CacheShape, Slab, Status
+from rine_cache.cache.slab import ROW_TABLES, CacheShape, Slab, Status, row_table_shapes
 from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError
 from rine_cache.provenance import canonical_json, fingerprint
 from rine_cache.quarantine import Reason
@@ -67,8 +67,7 @@ def create_file(path: Path, shape: CacheShape, identity: CacheIdentity) -> None:
     shapes = {
         "features": (blocks, images, draws, shape.width),
         "embedding": (images, draws, shape.embedding_width),
-        **dict.fromkeys(ROW_TABLES, (images,)),
-        "content_sha256": (images, 32),
+        **row_table_shapes(images),
         "checksum": (shape.slabs, blocks + 2, 32),
     }
     halves = {"features": np.dtype("<f2"), "embedding": np.dtype("<f2"), "checksum": np.dtype("u1")}
@@ -158,7 +157,7 @@ def read_slab(path: Path, layout: Layout, slab: int) -> Slab:
     return Slab(
         features=layout.map(path, "features")[:, rows],  # (K, n, V, D)
         embedding=np.array(layout.map(path, "embedding")[rows]),  # (n, V, E)
-        **tables,
+        tables=tables,
     )
 
 

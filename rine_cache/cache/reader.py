@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rine_cache.cache.slab import Slab
+
 
 class FeatureCache:
     """A sealed cache, mapped read-only.
@@ -38,8 +40,10 @@ class FeatureCache:
         CLS tokens, shape (K, N, V, D), float16, memory-mapped. Rows that are not `readable` hold zeros.
     embedding
         Projected image features before any normalisation, shape (N, V, E), float16, memory-mapped.
-    status, reason, content_sha256, width, height, format
-        The row tables, in memory.
+    tables
+        The row tables, by name, in memory; see `rine_cache.cache`.
+    status, reason, content_sha256
+        Three of them.
     identity
         What it was made from.
     """
@@ -62,13 +66,10 @@ class FeatureCache:
         self.shape, self.identity = self._layout.shape, self._layout.identity
         self.features: np.memmap[Any, np.dtype[np.float16]] = self._layout.map(path, "features")
         self.embedding: np.memmap[Any, np.dtype[np.float16]] = self._layout.map(path, "embedding")
-        tables = {name: np.array(self._layout.map(path, name)) for name in ROW_TABLES}
-        self.status: NDArray[np.uint8] = tables["status"]
-        self.reason: NDArray[np.uint8] = tables["reason"]
-        self.content_sha256: NDArray[np.uint8] = tables["content_sha256"]
-        self.width: NDArray[np.uint32] = tables["width"]
-        self.height: NDArray[np.uint32] = tables["height"]
-        self.format: NDArray[np.bytes_] = tables["format"]
+        self.tables: dict[str, NDArray[Any]] = {name: np.array(self._layout.map(path, name)) for name in ROW_TABLES}
+        self.status: NDArray[np.uint8] = self.tables["status"]
+        self.reason: NDArray[np.uint8] = self.tables["reason"]
+        self.content_sha256: NDArray[np.uint8] = self.tables["content_sha256"]
 
     @property
     def readable(self) -> NDArray[np.bool_]:
@@ -102,13 +103,21 @@ class FeatureCache:
 
     def damaged_slabs(self) -> Iterator[tuple[int, list[str]]]:
         """Re-read every byte; yield each slab whose checksums fail, and what failed in it."""
-        checksums = self._layout.map(self.path, "checksum")
         for slab in range(self.shape.slabs):
-            found = read_slab(self.path, self._layout, slab).checksums()
-            bad = np.flatnonzero((found != checksums[slab]).any(axis=1))
+            bad = self._damage(read_slab(self.path, self._layout, slab), slab)
             if bad.size:
                 parts = [f"block {index}" for index in range(self.shape.blocks)] + ["embedding", "row tables"]
                 yield slab, [parts[index] for index in bad]
+
+    def read_slab(self, slab: int) -> Slab | None:
+        """Read one slab, its features mapped, and check it: None if its checksums fail."""
+        content = read_slab(self.path, self._layout, slab)
+        return None if self._damage(content, slab).size else content
+
+    def _damage(self, content: Slab, slab: int) -> NDArray[np.int64]:
+        """List which of a slab's checksums fail: K blocks, the embedding, the row tables."""
+        checksums = self._layout.map(self.path, "checksum")[slab]  # (K+2, 32)
+        return np.flatnonzero((content.checksums() != checksums).any(axis=1))
 
 
 def _refuse_unsealed(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,14 +13,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # The row tables and their bytes' types, in the order in which they enter a slab's last checksum.
-ROW_TABLES = {
+ROW_TABLES: dict[str, np.dtype[Any]] = {
     "status": np.dtype("u1"),
     "reason": np.dtype("u1"),
     "content_sha256": np.dtype("u1"),
+    "file_size": np.dtype("<u8"),
     "width": np.dtype("<u4"),
     "height": np.dtype("<u4"),
     "format": np.dtype("S8"),
+    "mode": np.dtype("S8"),
+    "jpeg_quality": np.dtype("u1"),
+    "exif": np.dtype("u1"),
+    "perceptual_hash": np.dtype("<u8"),
 }
+_ROW_SHAPES: dict[str, tuple[int, ...]] = {"content_sha256": (32,)}
+
+
+def row_table_shapes(rows: int) -> dict[str, tuple[int, ...]]:
+    """Return the row tables' shapes for a number of rows."""
+    return {name: (rows, *_ROW_SHAPES.get(name, ())) for name in ROW_TABLES}
 
 
 class Status(IntEnum):
@@ -53,16 +64,11 @@ class CacheShape(NamedTuple):
 
 @dataclass
 class Slab:
-    """The rows of one slab, to be filled and written. Shapes as in the module's table, n rows for N."""
+    """The rows of one slab, to be filled and written; `tables` are its row tables. n rows stand for N."""
 
     features: NDArray[np.float16]  # (K, n, V, D)
     embedding: NDArray[np.float16]  # (n, V, E)
-    status: NDArray[np.uint8]  # (n,)
-    reason: NDArray[np.uint8]  # (n,)
-    content_sha256: NDArray[np.uint8]  # (n, 32)
-    width: NDArray[np.uint32]  # (n,)
-    height: NDArray[np.uint32]  # (n,)
-    format: NDArray[np.bytes_]  # (n,)
+    tables: dict[str, NDArray[Any]]  # each (n,); content_sha256 (n, 32)
 
     @classmethod
     def empty(cls, shape: CacheShape, rows: int) -> Slab:
@@ -70,19 +76,21 @@ class Slab:
         return cls(
             features=np.zeros((shape.blocks, rows, shape.draws, shape.width), "<f2"),  # (K, n, V, D)
             embedding=np.zeros((rows, shape.draws, shape.embedding_width), "<f2"),  # (n, V, E)
-            status=np.zeros(rows, "u1"),  # (n,)
-            reason=np.zeros(rows, "u1"),  # (n,)
-            content_sha256=np.zeros((rows, 32), "u1"),  # (n, 32)
-            width=np.zeros(rows, "<u4"),  # (n,)
-            height=np.zeros(rows, "<u4"),  # (n,)
-            format=np.zeros(rows, "S8"),  # (n,)
+            tables={name: np.zeros(row_table_shapes(rows)[name], dtype) for name, dtype in ROW_TABLES.items()},
         )
+
+    def copy_row(self, row: int, source: Slab, source_row: int) -> None:
+        """Take over everything that another slab, or this one, holds in a row."""
+        self.features[:, row] = source.features[:, source_row]
+        self.embedding[row] = source.embedding[source_row]
+        for name, table in self.tables.items():
+            table[row] = source.tables[name][source_row]
 
     def checksums(self) -> NDArray[np.uint8]:
         """Return the sha256 of each block, of the embedding and of the row tables, shape (K+2, 32), uint8."""
         tables = hashlib.sha256()
         for name in ROW_TABLES:
-            tables.update(getattr(self, name).tobytes())
+            tables.update(self.tables[name].tobytes())
         digests = [hashlib.sha256(block.tobytes()).digest() for block in self.features]
         digests += [hashlib.sha256(self.embedding.tobytes()).digest(), tables.digest()]
         return np.frombuffer(b"".join(digests), "u1").reshape(-1, 32)  # (K+2, 32)

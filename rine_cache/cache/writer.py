@@ -24,7 +24,6 @@ from rine_cache.cache.hdf5 import (
     skeleton_digest,
     user_block,
 )
-from rine_cache.cache.slab import ROW_TABLES
 from rine_cache.errors import CacheBusyError, CacheCorruptError, CacheError, CacheMismatchError
 from rine_cache.files import flush_to_disk
 
@@ -54,7 +53,7 @@ class CacheWriter:
         pending = []
         for slab in range(self.shape.slabs):
             written = read_slab(part, self._layout, slab)
-            if not written.status.all() or (written.checksums() != checksums[slab]).any():
+            if not written.tables["status"].all() or (written.checksums() != checksums[slab]).any():
                 pending.append(slab)
         return pending
 
@@ -66,24 +65,24 @@ class CacheWriter:
         CacheError
             If the disk refuses.
         """
-        assert content.status.all(), "a slab is written when every row of it is decided"
+        assert content.tables["status"].all(), "a slab is written when every row of it is decided"
         rows = self.shape.rows(slab)
         try:
             for block, tokens in enumerate(content.features):
                 self._put("features", (block, rows.start), tokens)
-            for name in ("embedding", *(name for name in ROW_TABLES if name != "status")):
-                self._put(name, (rows.start,), getattr(content, name))
+            self._put("embedding", (rows.start,), content.embedding)
+            for name, table in content.tables.items():
+                if name != "status":
+                    self._put(name, (rows.start,), table)
             self._put("checksum", (slab,), content.checksums())
             os.fsync(self._descriptor)
-            self._put("status", (rows.start,), content.status)
+            self._put("status", (rows.start,), content.tables["status"])
         except OSError as error:
             raise _disk_error(part_path(self._path), error) from None
 
-    def read_row_tables(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return status (N,), reason (N,) and content digests (N, 32) of what has been written."""
-        part = part_path(self._path)
-        tables = [np.array(self._layout.map(part, name)) for name in ("status", "reason", "content_sha256")]
-        return tables[0], tables[1], tables[2]
+    def read_slab(self, slab: int) -> Slab:
+        """Read back a slab that was written; its features stay mapped."""
+        return read_slab(part_path(self._path), self._layout, slab)
 
     def seal(self) -> None:
         """Mark the file as whole and give it its final name.

@@ -31,6 +31,12 @@ LOG = logging.getLogger(__name__)
 @click.option("--precision", default="auto", show_default=True, metavar="auto|float32|float16|bfloat16")
 @click.option("--batch-size", default=16, show_default=True, help="Crops per forward pass; part of the cache's key.")
 @click.option("--workers", type=int, default=default_workers, show_default="one per core", help="Threads that decode.")
+@click.option(
+    "--reuse",
+    type=IN_PATH,
+    multiple=True,
+    help="Cache whose rows are copied for images of the same content; may be repeated.  [default: those beside --out]",
+)
 @click.option("--parent", type=int, help="Stop, resumable, once the process of this number is not the parent any more.")
 @device_option
 @log_option
@@ -44,13 +50,15 @@ def extract(
     precision: str,
     batch_size: int,
     workers: int,
+    reuse: tuple[Path, ...],
     parent: int | None,
     device: str,
 ) -> None:
     """Encode every image of MANIFEST into a sealed cache.
 
     Interrupted at any moment, the same command goes on where it stopped and gives the same file, byte for
-    byte. Images that cannot be read are quarantined with their reason, and counted.
+    byte. Images that cannot be read are quarantined with their reason, and counted. Those whose content stands in a
+    sealed cache already, with the same encoder, tap and view, are copied from there.
 
     \b
     Example:
@@ -79,23 +87,25 @@ def extract(
         view=_view(view),
         output=out,
         workers=workers,
+        reuse=reuse or sorted(out.parent.glob("*.h5")),
         parent=parent,
     )
     quarantined = sum(report.quarantined.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in report.quarantined.items())
     LOG.info(
-        "%s: %d images, %d quarantined%s, %d label conflicts",
-        *(out, report.images, quarantined, f" ({reasons})" if reasons else "", len(report.conflicts)),
+        "%s: %d images, %d encoded now, %d copied, %d quarantined%s, %d label conflicts",
+        *(out, report.images, report.encoded, report.copied, quarantined, f" ({reasons})" if reasons else ""),
+        len(report.conflicts),
     )
 
 
 def _view(argument: str) -> ViewSpec:
     from rine_cache.errors import ConfigError, nearest
     from rine_cache.specs.base import parse_argument
-    from rine_cache.specs.encoding import BUILTIN_VIEWS, ViewSpec
+    from rine_cache.specs.encoding import BUILTIN_VIEWS, VIEW
 
     if argument.lstrip().startswith("{"):
-        return parse_argument(ViewSpec, argument)
+        return parse_argument(VIEW, argument)
     if argument not in BUILTIN_VIEWS:
         raise ConfigError(f"view {argument!r} is not built in; {nearest(argument, BUILTIN_VIEWS)}, or inline JSON")
     return BUILTIN_VIEWS[argument]
