@@ -1,8 +1,9 @@
 """The leaderboard: measured and published numbers in one long table, one number a row, in percent.
 
 Measured rows are means over seeds with their spread. Rows are ranked only where they can be compared: within
-one benchmark, protocol, training set, test set and metric, and with full coverage. The sample, random
-weights, oracles, aggregators and rows whose training set nobody states are never ranked.
+one benchmark, protocol, training set, test set and metric, and with full coverage. The sample, random weights,
+oracles (whatever was fitted on test data), aggregators and rows whose training set nobody states are never
+ranked.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ SCHEMA = pl.Schema(
         "head": pl.String,
         "trainable_parameters": pl.Int64,
         "source_kind": pl.String,
+        "oracle": pl.Boolean,
         "note": pl.String,
         "source": pl.String,
         "benchmark_as_published": pl.String,
@@ -62,7 +64,7 @@ SCHEMA = pl.Schema(
     }
 )
 KEYS = ("benchmark", "protocol", "training_set", "test_set", "metric")
-# What such a published number says was fitted on the test data: an oracle.
+# What a published number says whose threshold was fitted on the test data: an oracle.
 _ORACLE_NOTE = "threshold shifted"
 
 
@@ -133,7 +135,7 @@ def _measured(paths: Sequence[Path]) -> pl.DataFrame:
     frame = pl.concat(tables)
     _refuse_homonyms(frame)
     shared = ["n_real", "n_fake", "n_quarantined", "encoder", "weights", "tap", "view", "blocks", "head"]
-    shared += ["trainable_parameters", "note", "code_version"]
+    shared += ["trainable_parameters", "oracle", "note", "code_version"]
     measured = pl.col("value").is_not_null().any()
     return (
         frame.group_by(*KEYS, "method", maintain_order=True)
@@ -199,6 +201,7 @@ def _published(paths: Sequence[Path], protocols: dict[tuple[str, str], tuple[str
         .with_columns(covered=pl.when(states_mean).then(pl.col("size")).otherwise(stated))
         .with_columns(
             kind=pl.lit("published"),
+            oracle=pl.col("note").str.contains(_ORACLE_NOTE, literal=True).fill_null(value=False),
             coverage=pl.when(pl.col("size").is_not_null()).then(pl.format("{}/{}", "covered", "size")),
         )
         .drop("sets", "size", "covered")
@@ -214,7 +217,7 @@ def _ranked(rows: pl.DataFrame, unranked_benchmarks: Sequence[str]) -> pl.DataFr
         & ~pl.col("benchmark").is_in(unranked_benchmarks)
         & (pl.col("source_kind") != "aggregator")
         & pl.col("weights").ne_missing("random")
-        & ~pl.col("note").str.contains(_ORACLE_NOTE, literal=True).fill_null(value=False)
+        & ~pl.col("oracle")
     )
     return rows.with_columns(
         rank=pl.when(rankable)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from rine_cache.files import written_whole
+from rine_cache.markdown import markdown_table
 from rine_cache.specs.benchmark import MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from rine_cache.specs.benchmark import BenchmarkSpec, ProtocolSpec
 
@@ -32,10 +31,10 @@ _INTRODUCTION = """# Leaderboard
 
 Values are percentages; a measured one is the mean over its seeds ± their standard deviation. `coverage` is how many
 of a protocol's test sets stand behind a line: a mean exists only where all do, and only such lines are ranked, among
-lines of one training set. A line marked `-` was not measured: its data are not on this machine. Every number, per test
-set, is in `leaderboard.parquet`.
+lines of one training set. An `oracle` was fitted on the test data, and is never ranked. A line marked `-` was not
+measured: its data are not on this machine. Every number, per test set, is in `leaderboard.parquet`.
 """
-_LINE = ("method", "training_set", "kind", "source_kind", "source", "note", "protocol_as_published")
+_LINE = ("method", "training_set", "kind", "source_kind", "oracle", "source", "note", "protocol_as_published")
 
 
 def render_markdown(leaderboard: pl.DataFrame, benchmarks: Sequence[BenchmarkSpec]) -> str:
@@ -55,16 +54,9 @@ def render_markdown(leaderboard: pl.DataFrame, benchmarks: Sequence[BenchmarkSpe
     return "\n".join(sections)
 
 
-def write_markdown(text: str, path: Path) -> None:
-    """Write a rendered leaderboard."""
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def _protocol_section(name: str, protocol: ProtocolSpec, rows: pl.DataFrame) -> str:
     """Make a protocol's table: a line per method, its headline metrics side by side, best first."""
     single = len(protocol.test_sets) == 1
-    what = protocol.test_sets[0] if single else f"mean of {len(protocol.test_sets)} test sets"
     shown = rows.filter(pl.col("test_set").is_in([MEAN, *protocol.test_sets] if single else [MEAN]))
     shown = shown.unique([*_LINE, "metric", "value"], maintain_order=True)  # a lone test set is its own mean
     shown = shown.filter(pl.col("metric").is_in(protocol.headline))
@@ -76,10 +68,28 @@ def _protocol_section(name: str, protocol: ProtocolSpec, rows: pl.DataFrame) -> 
         lines.setdefault(key, {})[row["metric"]] = row
     header = ["rank", "method", "training set", "kind", *(METRIC_TITLES[metric] for metric in protocol.headline)]
     header += ["coverage", "real + fake", "source"]
-    body = [_line(cells, protocol.headline) for cells in sorted(lines.values(), key=lambda c: _best(c, protocol))]
+    body = [_line(cells, protocol) for cells in sorted(lines.values(), key=lambda c: _best(c, protocol))]
     unlisted = rows.filter(kind="published")["method"].n_unique() - shown.filter(kind="published")["method"].n_unique()
     footnote = f"\n{unlisted} more published methods state no mean; their test sets are in the Parquet file.\n"
-    return f"### {name}: {what}\n\n{_table(header, body)}" + (footnote if unlisted > 0 else "")
+    return f"### {_heading(name, protocol)}\n\n{markdown_table(header, body)}" + (footnote if unlisted > 0 else "")
+
+
+def _heading(name: str, protocol: ProtocolSpec) -> str:
+    """Say what a protocol averages, and what it asks for beyond the benchmark's defaults."""
+    size = len(protocol.test_sets)
+    parts = [protocol.test_sets[0] if size == 1 else f"mean of {size} test sets"]
+    if protocol.cap is not None:
+        parts.append(f"at most {protocol.cap.per_class:,} images a class")
+    if protocol.view is not None:
+        parts.append(f"through {protocol.view}")
+    if protocol.training_sets:
+        parts.append(f"asks for training on {_alternatives(protocol.training_sets)}")
+    return f"{name}: {', '.join(parts)}"
+
+
+def _alternatives(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _best(cells: dict[str, dict[str, Any]], protocol: ProtocolSpec) -> tuple[bool, float, str]:
@@ -90,22 +100,31 @@ def _best(cells: dict[str, dict[str, Any]], protocol: ProtocolSpec) -> tuple[boo
     return (value is None, -(value or 0.0), method)
 
 
-def _line(cells: dict[str, dict[str, Any]], headline: Sequence[str]) -> list[str]:
+def _line(cells: dict[str, dict[str, Any]], protocol: ProtocolSpec) -> list[str]:
     first = next(iter(cells.values()))
-    lead = cells.get(headline[0], first)
+    lead = cells.get(protocol.headline[0], first)
     counts = f"{first['n_real']:,} + {first['n_fake']:,}" if first["n_real"] is not None else ""
     if first["n_quarantined"]:
         counts += f" ({first['n_quarantined']:,} quarantined)"
+    kind = first["kind"] if first["kind"] == "measured" else first["source_kind"]
     return [
         str(lead["rank"] or ""),
         first["method"],
-        first["training_set"] or "not stated",
-        first["kind"] if first["kind"] == "measured" else first["source_kind"],
-        *(_value(cells.get(metric)) for metric in headline),
+        first["training_set"] or ("test data" if first["oracle"] and kind == "measured" else "not stated"),
+        f"{kind}, oracle" if first["oracle"] else kind,
+        *(_value(cells.get(metric)) for metric in protocol.headline),
         first["coverage"] or "",
         counts,
-        "; ".join(filter(None, (_shorten(first["source"]), first["note"]))),
+        "; ".join(filter(None, (_shorten(first["source"]), first["note"], _departure(first, protocol)))),
     ]
+
+
+def _departure(line: dict[str, Any], protocol: ProtocolSpec) -> str:
+    """Note of a measured line that it was trained on something else than its protocol asks for."""
+    asked = protocol.training_sets
+    if not asked or line["kind"] != "measured" or line["oracle"] or line["training_set"] in asked:
+        return ""
+    return f"trained on {line['training_set']}, not on {_alternatives(asked)}"
 
 
 def _value(row: dict[str, Any] | None) -> str:
@@ -119,19 +138,8 @@ def _shorten(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
-def _table(header: list[str], body: list[list[str]]) -> str:
-    """Lay out a Markdown table with its columns padded, so that it reads as plain text as well."""
-    rows = [header, *([" ".join(cell.replace("|", "\\|").split()) for cell in line] for line in body)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    rendered = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([rendered[0], rule, *rendered[1:]]) + "\n"
-
-
 def _others_section(others: pl.DataFrame) -> str:
     counts = others.group_by("benchmark", "protocol", "kind").len("rows").sort("benchmark", "protocol", "kind")
     body = [[*row[:-1], f"{row[-1]:,}"] for row in counts.iter_rows()]
-    table = _table(["benchmark", "protocol", "kind", "numbers"], body)
+    table = markdown_table(["benchmark", "protocol", "kind", "numbers"], body)
     return f"## Other protocols\n\nNo benchmark file of this configuration defines them.\n\n{table}"

@@ -80,7 +80,7 @@ def score(heads: Sequence[Head], part: FeaturePart, named: ScoredImages, output:
         schema = _SCHEMA.with_metadata({"rine_cache": json.dumps(header)})
         with pq.ParquetWriter(temporary, schema) as writer:
             for head, head_logits in zip(heads, logits, strict=True):
-                frame = images.select("image_id", "label", "subset", "split", "group").with_columns(
+                frame = images.select("image_id", "label", "subset", "split", "variant", "group").with_columns(
                     dataset=pl.lit(named.dataset),
                     view=pl.lit(named.view),
                     method=pl.lit(head.card.method),
@@ -100,6 +100,7 @@ _SCHEMA = pa.schema(
         ("label", pa.int8()),
         ("subset", pa.string()),
         ("split", pa.string()),
+        ("variant", pa.string()),
         ("group", pa.string()),
         ("method", pa.string()),
         ("seed", pa.int64()),

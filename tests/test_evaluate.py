@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from sklearn import metrics as sklearn_metrics
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import MEAN, SCHEMA, Scores, evaluate, read_scores, write_metrics
 from rine_cache.metrics import METRICS
-from rine_cache.specs.benchmark import BenchmarkSpec
+from rine_cache.pairing import pair
+from rine_cache.specs.benchmark import BenchmarkSpec, CapSpec, OneSource
 from rine_cache.specs.encoding import EncoderSpec
 from rine_cache.specs.training import ExperimentSpec
 
@@ -80,6 +82,12 @@ def images_of(dataset: str) -> list[tuple[str, int, str]]:
     return [listed[index] for index in order]
 
 
+def variant_of(image_id: str) -> str | None:
+    """Return the variant of an image: the fakes of subset b are partial or global by turns."""
+    subset, label, name = image_id.split("/")
+    return ("partial", "global")[int(name[:2]) % 2] if (subset, label) == ("b", "1") else None
+
+
 def logits_of(dataset: str) -> np.ndarray:
     """Return a logit per head and image, shape (H, N), with some ties."""
     labels = np.array([label for _, label, _ in images_of(dataset)])
@@ -128,6 +136,7 @@ def score_file(tmp_path: Path) -> Callable[..., Path]:
                 "label": label,
                 "subset": subset,
                 "split": "test",
+                "variant": variant_of(image_id),
                 "group": None,
                 "method": method,
                 "seed": seed,
@@ -144,6 +153,7 @@ def score_file(tmp_path: Path) -> Callable[..., Path]:
                 ("label", pa.int8()),
                 ("subset", pa.string()),
                 ("split", pa.string()),
+                ("variant", pa.string()),
                 ("group", pa.string()),
                 ("method", pa.string()),
                 ("seed", pa.int64()),
@@ -252,6 +262,7 @@ def test_rows_say_what_was_measured(both: list[Scores]) -> None:
         "blocks": "1,5",
         "head": "rine",
         "trainable_parameters": 1000,
+        "oracle": False,
         "note": "tuned",
     }
     assert {name: rine[name] for name in expected} == expected
@@ -327,14 +338,14 @@ def test_a_benchmark_is_measured_through_its_own_view(score_file: Callable[..., 
     assert compressed["value"] == pytest.approx(1 - plain["value"])
 
 
-def test_a_test_set_whose_fakes_are_all_lost_has_no_value_for_metrics_that_need_them(
+def test_a_test_set_whose_fakes_are_all_lost_has_no_value_but_the_accuracy_of_its_reals(
     score_file: Callable[..., Path],
 ) -> None:
     logits = logits_of("gans")
     logits[:, [(label, subset) == (1, "a") for _, label, subset in images_of("gans")]] = np.nan
     metrics = run([read_scores(score_file("gans", logits=logits))])
     rows = rows_of(metrics, protocol="gans-2", method="RINE", seed=0, test_set="a")
-    undefined = {"fake_acc", "balanced_acc", "f1", "ap", "auc"}
+    undefined = set(METRICS) - {"real_acc"}
     assert {row["metric"] for row in rows if row["value"] is None} == undefined
     assert {(row["n_real"], row["n_fake"], row["n_quarantined"]) for row in rows} == {(9, 0, 7)}
     means = rows_of(metrics, protocol="gans-2", method="RINE", seed=0, test_set=MEAN)
@@ -531,6 +542,183 @@ def part_embedding(made: MadeCache) -> Any:
     from rine_cache.cache import FeatureCache
 
     return torch.from_numpy(np.array(FeatureCache(made.features).embedding[:, 0])).float()  # (N, E)
+
+
+def benchmark_of(test_sets: dict[str, Any], **protocols: dict[str, Any]) -> BenchmarkSpec:
+    """Make a benchmark whose protocols average all of its test sets."""
+    return BenchmarkSpec.model_validate(
+        {
+            "name": "b",
+            "title": "B",
+            "test_sets": test_sets,
+            "protocols": {
+                name: {"test_sets": list(test_sets), **more} for name, more in (protocols or {"p": {}}).items()
+            },
+        }
+    )
+
+
+def value_and_counts(metrics: pl.DataFrame, **where: Any) -> tuple[float | None, int | None, int | None]:
+    row = row_of(metrics, **{"method": "RINE", "seed": 0, "metric": "fake_acc", **where})
+    return row["value"], row["n_real"], row["n_fake"]
+
+
+def test_a_source_may_ask_for_a_variant(both: list[Scores]) -> None:
+    test_sets = {
+        name: {
+            "real": {"dataset": "gans", "subsets": ["b"]},
+            "fake": {"dataset": "gans", "subsets": ["b"], "variants": [*name.split("+")]},
+        }
+        for name in ("partial", "global", "partial+global")
+    }
+    metrics = run(both, benchmark_of(test_sets))
+    fakes = [(index, image_id) for index, (image_id, _, _) in enumerate(images_of("gans")) if variant_of(image_id)]
+    for name in test_sets:
+        kept = [logits_of("gans")[0, index] > 0 for index, image_id in fakes if variant_of(image_id) in name.split("+")]
+        assert value_and_counts(metrics, test_set=name) == (pytest.approx(np.mean(kept)), 4, len(kept))
+    assert value_and_counts(metrics, test_set=MEAN)[1:] == (4, 13)
+
+
+@pytest.mark.parametrize(
+    ("fake", "warning"),
+    [
+        ({"subsets": ["c"]}, "gans has no subset 'c'; allowed: a, b"),
+        ({"subsets": ["b"], "variants": ["globel"]}, "gans has no variant 'globel'; did you mean 'global'?"),
+        ({"splits": ["val"]}, "gans has no split 'val'; allowed: test"),
+        ({"subsets": ["a", "b"], "variants": ["global"]}, "gans has no fake images of subset 'a'; allowed: b"),
+    ],
+)
+def test_what_a_test_set_names_and_is_absent_is_warned_of_and_leaves_nulls(
+    both: list[Scores], caplog: pytest.LogCaptureFixture, fake: dict[str, Any], warning: str
+) -> None:
+    """Guards against flattering means: a test set that lost a part is not a smaller test set."""
+    sides = {"real": {"dataset": "gans"}, "fake": {"dataset": "gans", **fake}}
+    metrics = run(both, benchmark_of({"partly": sides, "whole": {"dataset": "gans"}}))
+    assert value_and_counts(metrics, test_set="partly") == (None, None, None)
+    assert value_and_counts(metrics, test_set="whole")[0] is not None
+    mean = row_of(metrics, test_set=MEAN, method="RINE", seed=0, metric="acc")
+    assert (mean["value"], mean["covered"], mean["test_sets"]) == (None, 1, 2)
+    assert warning in caplog.text
+
+
+def test_a_half_copied_generator_has_no_number_that_needs_both_classes(
+    both: list[Scores], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards against flattering means: the accuracy of fakes alone is not that of the test set."""
+    test_sets = {"fakes-only": {"dataset": "diffusion", "subsets": ["glide"]}, "whole": {"dataset": "gans"}}
+    metrics = run(both, benchmark_of(test_sets))
+    where = {"method": "RINE", "seed": 0}
+    rows = rows_of(metrics, **where, test_set="fakes-only")
+    assert [row["metric"] for row in rows if row["value"] is not None] == ["fake_acc"]
+    assert {(row["n_real"], row["n_fake"]) for row in rows} == {(0, 5)}
+    covered = {row["metric"]: row["covered"] for row in rows_of(metrics, **where, test_set=MEAN)}
+    assert covered == {metric: 2 if metric == "fake_acc" else 1 for metric in METRICS}
+    assert "diffusion holds no real images of those that subset glide asks for" in caplog.text
+
+
+def test_a_source_without_any_image_gives_empty_rows(both: list[Scores]) -> None:
+    everything = {"dataset": "diffusion", "subsets": ["laion"]}
+    only_fakes = {"real": {**everything, "subsets": ["glide"]}, "fake": {**everything, "subsets": ["nowhere"]}}
+    metrics = run(both, benchmark_of({"x": only_fakes}))
+    assert metrics["value"].null_count() == metrics.height
+    assert set(metrics["covered"]) == {0}
+
+
+def test_one_source_stands_for_both_classes(both: list[Scores]) -> None:
+    short = benchmark_of({"x": {"dataset": "gans", "subsets": ["a"]}})
+    sides = {"dataset": "gans", "subsets": ["a"]}
+    assert run(both, short).equals(run(both, benchmark_of({"x": {"real": sides, "fake": sides}})))
+
+
+def test_each_protocol_is_measured_through_its_own_view(score_file: Callable[..., Path]) -> None:
+    scores = [
+        read_scores(score_file("gans")),
+        read_scores(score_file("gans", view="jpeg50", logits=-logits_of("gans"), encoding_fingerprint="d" * 64)),
+    ]
+    protocols: dict[str, dict[str, Any]] = {"plain": {}, "jpeg": {"view": "jpeg50"}, "absent": {"view": "resized"}}
+    benchmark = benchmark_of({"x": {"dataset": "gans"}}, **protocols)
+    metrics = run(scores, benchmark)
+    where = {"test_set": "x", "method": "RINE", "seed": 0, "metric": "auc"}
+    plain, jpeg, absent = (row_of(metrics, **where, protocol=name) for name in protocols)
+    assert [row["view"] for row in (plain, jpeg, absent)] == ["center224", "jpeg50", "resized"]
+    assert jpeg["value"] == pytest.approx(1 - plain["value"])
+    assert (absent["value"], absent["n_real"]) == (None, None)
+    assert plain["fingerprint"] != jpeg["fingerprint"]
+    assert benchmark.sources() == {(view, "gans") for view in ("center224", "jpeg50", "resized")}
+
+
+def naive_cap(images: list[tuple[str, int, str]], dataset: str, cap: CapSpec) -> list[int]:
+    """Sort every image of each class by the stated rule and keep the first ones."""
+    kept = []
+    for wanted in (0, 1):
+        ordered = sorted(
+            (hashlib.sha256(f"{cap.seed}|{dataset}|{image_id}".encode()).hexdigest(), row)
+            for row, (image_id, label, _) in enumerate(images)
+            if label == wanted
+        )
+        kept += sorted(row for _, row in ordered[: cap.per_class])
+    return kept
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize("per_class", [1, 4, 12, 19, 20, 1000])
+def test_a_cap_keeps_the_images_that_a_sort_by_the_stated_rule_puts_first(seed: int, per_class: int) -> None:
+    """Classes of 13 and 20 images: a cap between them shortens one and leaves the other whole."""
+    cap = CapSpec(per_class=per_class, seed=seed)
+    images = images_of("gans")
+    table = pl.DataFrame(images, schema=["image_id", "label", "subset"], orient="row")
+    table = table.with_columns(split=pl.lit("test"), variant=pl.lit(None, pl.String))
+    pairing = pair(OneSource(dataset="gans"), cap, {"gans": table})
+    assert pairing is not None
+    assert [*pairing.real.rows, *pairing.fake.rows] == naive_cap(images, "gans", cap)
+
+
+def test_a_capped_image_is_chosen_by_its_name_whatever_stands_around_it() -> None:
+    cap = CapSpec(per_class=3)
+    schema = ["image_id", "label", "subset", "split", "variant"]
+
+    def chosen(images: list[tuple[str, int, str]]) -> set[str]:
+        table = pl.DataFrame([(*image, "test", None) for image in images], schema=schema, orient="row")
+        pairing = pair(OneSource(dataset="gans"), cap, {"gans": table})
+        assert pairing is not None
+        return set(table["image_id"].gather([*pairing.real.rows, *pairing.fake.rows]))
+
+    images = images_of("gans")
+    first = chosen(images)
+    others = [image for image in images if image[0] not in first]
+    assert chosen(images[::-1]) == first
+    assert chosen([*others[::2], *(image for image in images if image[0] in first)]) == first
+
+
+def test_a_capped_protocol_measures_and_counts_the_images_it_keeps(score_file: Callable[..., Path]) -> None:
+    cap = CapSpec(per_class=6)
+    images, logits = images_of("gans"), logits_of("gans")
+    rows = naive_cap(images, "gans", cap)
+    unread = rows[0]
+    logits[:, unread] = np.nan
+    benchmark = benchmark_of(
+        {"x": {"dataset": "gans"}},
+        all={},
+        capped={"cap": {"per_class": 6}},
+        reseeded={"cap": {"per_class": 6, "seed": 1}},
+    )
+    metrics = run([read_scores(score_file("gans", logits=logits))], benchmark)
+    where = {"test_set": "x", "method": "RINE", "seed": 1, "metric": "acc"}
+    row = row_of(metrics, **where, protocol="capped")
+    kept = [index for index in rows if index != unread]
+    assert row["value"] == pytest.approx(np.mean([(logits[1, index] > 0) == images[index][1] for index in kept]))
+    assert (row["n_real"], row["n_fake"], row["n_quarantined"]) == (5, 6, 1)
+    everything = row_of(metrics, **where, protocol="all")
+    assert (everything["n_real"], everything["n_fake"], everything["n_quarantined"]) == (12, 20, 1)
+    prints = {row_of(metrics, **where, protocol=name)["fingerprint"] for name in benchmark.protocols}
+    assert len(prints) == 3
+
+
+def test_test_sets_that_share_reals_keep_the_same_ones(both: list[Scores]) -> None:
+    benchmark = BENCHMARK.model_dump()
+    benchmark["protocols"] = {"p": {"test_sets": ["glide", "dalle"], "cap": {"per_class": 4}}}
+    mean = value_and_counts(run(both, BenchmarkSpec.model_validate(benchmark)), test_set=MEAN)
+    assert mean[1:] == (4, 8)
 
 
 @pytest.mark.parametrize("content", [b"", b"not parquet"])

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+from click.testing import CliRunner
 
+from rine_cache.cli.results import leaderboard as leaderboard_command
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import MEAN, evaluate, write_metrics
 from rine_cache.evaluate import SCHEMA as METRICS_SCHEMA
 from rine_cache.leaderboard import SCHEMA, build_leaderboard, read_leaderboard, write_leaderboard
 from rine_cache.metrics import METRICS
 from rine_cache.published import COLUMNS
+from rine_cache.specs.base import parse, read_yaml
 from rine_cache.specs.benchmark import BenchmarkSpec
-from rine_cache.specs.config import load_benchmarks, load_config
+from rine_cache.specs.config import load_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +58,7 @@ MEASURED: dict[str, Any] = {
     "blocks": "all",
     "head": "rine",
     "trainable_parameters": 1000,
+    "oracle": False,
     "note": None,
     "fingerprint": "f" * 64,
     "code_version": "0.1.0",
@@ -100,7 +104,9 @@ def build(tmp_path: Path) -> Callable[..., pl.DataFrame]:
 
 @pytest.fixture(scope="module")
 def benchmarks() -> list[BenchmarkSpec]:
-    return list(load_benchmarks(load_config(ROOT / "config" / "config.yaml"), ROOT).values())
+    """Read every benchmark file there is."""
+    paths = sorted((ROOT / "config" / "benchmarks").glob("*.yaml"))
+    return [parse(BenchmarkSpec, read_yaml(path), str(path)) for path in paths]
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +218,34 @@ def test_published_numbers_that_are_never_ranked(
         [{"value": 0.6}], [{"method": "best", "value": 99.0, **unrankable}, {"method": "fair", "value": 70.0}]
     )
     assert ranks(table) == {"best": None, "fair": 1, "RINE": 2}
+
+
+def test_a_published_number_is_an_oracle_where_its_threshold_was_fitted(build: Callable[..., pl.DataFrame]) -> None:
+    rows = [{"method": "a", "note": "threshold shifted on labelled data"}, {"method": "b", "note": "resized"}]
+    table = build([{}], [*rows, {"method": "c"}])
+    assert dict(table.select("method", "oracle").iter_rows()) == {"a": True, "b": False, "c": False, "RINE": False}
+
+
+# What needs no encoder and no head, and was fitted on the test data.
+METADATA_ONLY = {
+    "experiment": "metadata-only",
+    "method": "metadata-only",
+    "training_set": None,
+    "oracle": True,
+    "value": 0.99,
+    **dict.fromkeys(("encoder", "weights", "tap", "view", "blocks", "head", "trainable_parameters")),
+}
+
+
+@pytest.mark.parametrize("training_set", [None, "genimage-sdv14"])
+def test_what_was_fitted_on_the_test_data_is_never_ranked_and_needs_no_encoder(
+    build: Callable[..., pl.DataFrame], training_set: str | None
+) -> None:
+    table = build([{"value": 0.6}, {**METADATA_ONLY, "training_set": training_set}], [{}])
+    assert ranks(table) == {"metadata-only": None, "NPR": 1, "RINE": 2}
+    (row,) = table.filter(method="metadata-only").to_dicts()
+    assert (row["kind"], row["oracle"], row["value"], row["seed_count"]) == ("measured", True, 99.0, 1)
+    assert (row["encoder"], row["weights"], row["view"], row["note"]) == (None,) * 4
 
 
 def test_random_weights_are_marked_and_never_ranked(build: Callable[..., pl.DataFrame]) -> None:
@@ -335,12 +369,33 @@ def test_every_published_number_is_in_the_leaderboard_once(committed: pl.DataFra
     assert sorted(found, key=key) == sorted([(*row[:-1], float(row[-1])) for row in numbers], key=key)
 
 
+def test_published_numbers_are_of_their_protocols_test_sets_and_training_sets(
+    committed: pl.DataFrame, benchmarks: list[BenchmarkSpec]
+) -> None:
+    """Guards the ids: a number under another id than the benchmark file's would never meet a measured one."""
+    protocols = {
+        (benchmark.name, name): protocol for benchmark in benchmarks for name, protocol in benchmark.protocols.items()
+    }
+    numbers = committed.select("benchmark", "protocol", "test_set", "training_set").unique()
+    found = set()
+    for benchmark, name, test_set, training_set in numbers.iter_rows():
+        if protocol := protocols.get((benchmark, name)):
+            found.add((benchmark, name))
+            assert test_set in (MEAN, *protocol.test_sets), (benchmark, name)
+            assert training_set in (None, *protocol.training_sets), (benchmark, name)
+    assert {name for _, name in found} == {
+        *("ufd-19", "rine-20", "forensynths-8", "forensynths-13", "genimage-8", "genimage-7"),
+        *("chameleon", "opensdid-5", "synthbuster-9", "aigc-16", "aigc-17"),
+    }
+
+
 def test_no_number_of_the_committed_table_is_ranked_that_must_not_be(committed: pl.DataFrame) -> None:
     ranked = committed.filter(pl.col("rank").is_not_null())
     assert ranked.height > 100
     assert "aggregator" not in set(ranked["source_kind"])
     assert ranked["training_set"].null_count() == 0
     assert not any("threshold" in note for note in ranked["note"].drop_nulls())
+    assert not ranked["oracle"].any()
     assert all(covered == of for covered, of in (text.split("/") for text in ranked["coverage"]))
 
 
@@ -396,6 +451,21 @@ def test_metrics_given_twice_are_refused_or_counted_once(tmp_path: Path) -> None
     except ResultsError:
         return
     assert twice["std"].to_list() == pytest.approx(build_leaderboard([path], [], [GENIMAGE])["std"].to_list())
+
+
+def test_commands_take_a_benchmark_as_a_file_or_as_json(tmp_path: Path) -> None:
+    specification = GENIMAGE.model_dump_json()
+    (tmp_path / "genimage.yaml").write_text(specification, encoding="utf-8")
+    metrics = tmp_path / "metrics.parquet"
+    write_metrics(pl.DataFrame([MEASURED], schema=METRICS_SCHEMA), metrics)
+    written = []
+    for benchmark in (str(tmp_path / "genimage.yaml"), specification):
+        out = tmp_path / f"{len(written)}.parquet"
+        arguments = ["build", "--metrics", str(metrics), "--benchmark", benchmark, "--out", str(out)]
+        CliRunner().invoke(leaderboard_command, arguments, catch_exceptions=False)
+        written.append(out.read_bytes())
+    assert written[0] == written[1]
+    assert read_leaderboard(out)["rank"].to_list() == [1]
 
 
 @pytest.mark.parametrize("content", [b"", b"text"])

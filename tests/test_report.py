@@ -9,7 +9,8 @@ import pytest
 
 from rine_cache.evaluate import MEAN
 from rine_cache.leaderboard import SCHEMA, build_leaderboard
-from rine_cache.report import METRIC_TITLES, render_markdown, write_markdown
+from rine_cache.markdown import write_markdown
+from rine_cache.report import METRIC_TITLES, render_markdown
 from rine_cache.specs.base import parse, read_yaml
 from rine_cache.specs.benchmark import BenchmarkSpec
 
@@ -42,6 +43,7 @@ MEASURED: dict[str, Any] = {
     "n_real": 12345,
     "n_fake": 6000,
     "n_quarantined": 0,
+    "oracle": False,
     "source_kind": "measured",
     "source": "rine-cache 0.1.0",
 }
@@ -55,6 +57,7 @@ PUBLISHED: dict[str, Any] = {
     "metric": "acc",
     "value": 70.0,
     "coverage": "2/2",
+    "oracle": False,
     "source_kind": "primary",
     "source": "a paper",
 }
@@ -70,8 +73,8 @@ def tables_of(text: str) -> list[list[str]]:
 
 
 def table_of(text: str, title: str) -> list[dict[str, str]]:
-    """Return the table below a heading, a dictionary per line."""
-    (after,) = re.findall(rf"^###? {re.escape(title)}\n\n((?:^\|.*\n)+)", text, flags=re.MULTILINE)
+    """Return the table below a heading that begins so, a dictionary per line."""
+    (after,) = re.findall(rf"^###? {re.escape(title)}(?:, .*)?\n\n((?:^\|.*\n)+)", text, flags=re.MULTILINE)
     header, _, *lines = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in after.splitlines()]
     return [dict(zip(header, line, strict=True)) for line in lines]
 
@@ -128,6 +131,48 @@ def test_lines_are_ordered_by_the_first_headline_best_first_unmeasured_last() ->
 def test_a_training_set_that_nobody_states_is_said_so() -> None:
     (line,) = table_of(render({**PUBLISHED, "training_set": None}), "both: mean of 2 test sets")
     assert line["training set"] == "not stated"
+
+
+def test_a_heading_says_what_a_protocol_asks_for() -> None:
+    more = BENCH.model_dump()
+    more["protocols"]["both"] |= {"training_sets": ["progan", "ldm", "all"], "view": "tencrop224"}
+    more["protocols"]["single"] |= {"training_sets": ["progan"], "cap": {"per_class": 1000}}
+    text = render(benchmarks=(BenchmarkSpec.model_validate(more),))
+    assert "\n### both: mean of 2 test sets, through tencrop224, asks for training on progan, ldm or all\n" in text
+    assert "\n### single: glide, at most 1,000 images a class, asks for training on progan\n" in text
+
+
+def test_a_measured_line_that_was_trained_on_something_else_says_so() -> None:
+    more = BENCH.model_dump()
+    more["protocols"]["both"]["training_sets"] = ["progan", "ldm"]
+    rows = [
+        MEASURED,
+        {**MEASURED, "method": "other", "training_set": "mine", "note": "tuned"},
+        {**PUBLISHED, "training_set": "theirs"},
+    ]
+    text = render(*rows, benchmarks=(BenchmarkSpec.model_validate(more),))
+    assert {line["method"]: line["source"] for line in table_of(text, "both: mean of 2 test sets")} == {
+        "RINE": "rine-cache 0.1.0",
+        "other": "rine-cache 0.1.0; tuned; trained on mine, not on progan or ldm",
+        "NPR": "a paper",
+    }
+
+
+def test_an_oracle_is_called_one() -> None:
+    more = BENCH.model_dump()
+    more["protocols"]["both"]["training_sets"] = ["progan"]
+    rows = [
+        {**MEASURED, "method": "metadata-only", "training_set": None, "oracle": True, "rank": None},
+        {**PUBLISHED, "oracle": True},
+        {**PUBLISHED, "method": "AIDE", "oracle": True, "training_set": None},
+    ]
+    lines = table_of(render(*rows, benchmarks=(BenchmarkSpec.model_validate(more),)), "both: mean of 2 test sets")
+    assert [(line["method"], line["training set"], line["kind"], line["rank"]) for line in lines] == [
+        ("metadata-only", "test data", "measured, oracle", ""),
+        ("AIDE", "not stated", "primary, oracle", ""),
+        ("NPR", "progan", "primary, oracle", ""),
+    ]
+    assert lines[0]["source"] == "rine-cache 0.1.0"
 
 
 def test_quarantined_images_stand_beside_the_counted_ones() -> None:

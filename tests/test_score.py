@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from rine_cache.errors import CacheMismatchError
 from rine_cache.evaluate import read_scores
 from rine_cache.features import feature_identity, open_part
 from rine_cache.heads.head import Head, HeadCard, build_network
+from rine_cache.pairing import IMAGE_COLUMNS
 from rine_cache.score import ScoredImages, score
-from rine_cache.specs.encoding import ViewSpec
+from rine_cache.specs.encoding import TrainViewSpec
 from rine_cache.specs.training import HeadSpec, LinearHeadSpec, RineHeadSpec
 from tests.conftest import SIZE, StandInEncoder
 
@@ -50,7 +52,7 @@ def heads_for(part: FeaturePart) -> list[Head]:
 def test_logits_equal_each_image_alone_and_draws_are_averaged(
     make_cache: Callable[..., MadeCache], tmp_path: Path
 ) -> None:
-    part = open_part(*make_cache(per_class=5, view=ViewSpec(kind="train", size=SIZE, draws=3))[:2])
+    part = open_part(*make_cache(per_class=5, view=TrainViewSpec(kind="train", size=SIZE, draws=3))[:2])
     heads = heads_for(part)
     score(heads, part, NAMED, tmp_path / "s.parquet", "cpu")
     table = pl.read_parquet(tmp_path / "s.parquet")
@@ -92,8 +94,11 @@ def test_the_header_says_what_the_scores_are_of(make_cache: Callable[..., MadeCa
 
 def test_what_is_written_is_read_back(make_cache: Callable[..., MadeCache], tmp_path: Path) -> None:
     part = open_part(*make_cache(per_class=2)[:2])
+    images = part.manifest.table.with_columns(variant=pl.Series(["partial", None, "global"] * 2))
+    part = part._replace(manifest=dataclasses.replace(part.manifest, table=images))
     score(heads_for(part), part, NAMED, tmp_path / "s.parquet", "cpu")
     scores = read_scores(tmp_path / "s.parquet")
+    assert scores.images.equals(images.select(IMAGE_COLUMNS))
     table = pl.read_parquet(tmp_path / "s.parquet")
     assert scores.logits.shape == (6, 6)
     for index, (method, seed) in enumerate(scores.heads):

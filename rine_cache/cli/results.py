@@ -14,12 +14,12 @@ from rine_cache.cli.options import IN_PATH, OUT_FILE, log_option
 @click.argument("experiment")
 @click.option("--name", required=True, help="The experiment's name in the config.")
 @click.option("--encoder", required=True, help="Its encoder: YAML file or inline JSON.")
-@click.option("--benchmark", "benchmarks", multiple=True, type=IN_PATH, help="Benchmark file; may be repeated.")
+@click.option("--benchmark", "benchmarks", multiple=True, help="Benchmark: file or inline JSON; may be repeated.")
 @click.option("--scores", multiple=True, type=IN_PATH, help="Score file of the experiment; may be repeated.")
 @click.option("--out", required=True, type=OUT_FILE, help="Metrics to write, a Parquet file.")
 @log_option
 def evaluate(
-    experiment: str, name: str, encoder: str, benchmarks: tuple[Path, ...], scores: tuple[Path, ...], out: Path
+    experiment: str, name: str, encoder: str, benchmarks: tuple[str, ...], scores: tuple[Path, ...], out: Path
 ) -> None:
     """Measure an experiment's heads on every protocol; what was not scored gives nulls, never a number.
 
@@ -30,7 +30,7 @@ def evaluate(
     """
     from rine_cache.evaluate import evaluate as run
     from rine_cache.evaluate import read_scores, write_metrics
-    from rine_cache.specs.base import parse, parse_argument, read_yaml
+    from rine_cache.specs.base import parse_argument
     from rine_cache.specs.benchmark import BenchmarkSpec
     from rine_cache.specs.encoding import EncoderSpec
     from rine_cache.specs.training import ExperimentSpec
@@ -39,7 +39,7 @@ def evaluate(
         name,
         parse_argument(ExperimentSpec, experiment),
         parse_argument(EncoderSpec, encoder),
-        [parse(BenchmarkSpec, read_yaml(path), str(path)) for path in benchmarks],
+        [parse_argument(BenchmarkSpec, benchmark) for benchmark in benchmarks],
         [read_scores(path) for path in scores],
     )
     write_metrics(metrics, out)
@@ -53,14 +53,14 @@ def leaderboard() -> None:
 @leaderboard.command()
 @click.option("--metrics", multiple=True, type=IN_PATH, help="An experiment's metrics; may be repeated.")
 @click.option("--published", multiple=True, type=IN_PATH, help="CSV of published numbers; may be repeated.")
-@click.option("--benchmark", "benchmarks", multiple=True, type=IN_PATH, help="Benchmark file; may be repeated.")
+@click.option("--benchmark", "benchmarks", multiple=True, help="Benchmark: file or inline JSON; may be repeated.")
 @click.option("--out", required=True, type=OUT_FILE, help="Leaderboard to write, a Parquet file.")
 @click.option("--markdown", type=OUT_FILE, help="Also write it for people.")
 @log_option
 def build(
     metrics: tuple[Path, ...],
     published: tuple[Path, ...],
-    benchmarks: tuple[Path, ...],
+    benchmarks: tuple[str, ...],
     out: Path,
     markdown: Path | None,
 ) -> None:
@@ -72,11 +72,12 @@ def build(
           --benchmark config/benchmarks/genimage.yaml --out results/leaderboard.parquet
     """
     from rine_cache.leaderboard import build_leaderboard, write_leaderboard
-    from rine_cache.report import render_markdown, write_markdown
-    from rine_cache.specs.base import parse, read_yaml
+    from rine_cache.markdown import write_markdown
+    from rine_cache.report import render_markdown
+    from rine_cache.specs.base import parse_argument
     from rine_cache.specs.benchmark import BenchmarkSpec
 
-    specs = [parse(BenchmarkSpec, read_yaml(path), str(path)) for path in benchmarks]
+    specs = [parse_argument(BenchmarkSpec, benchmark) for benchmark in benchmarks]
     table = build_leaderboard(metrics, published, specs)
     write_leaderboard(table, out)
     if markdown is not None:
@@ -121,3 +122,39 @@ def show(benchmark: str, path: Path, config: Path) -> None:
         specs = {name: spec for name, spec in specs.items() if name == benchmark}
     os.environ.setdefault("LESS", "-RSFX")  # wide tables scroll sideways instead of wrapping
     click.echo_via_pager(render_markdown(table, list(specs.values())))
+
+
+@leaderboard.command()
+@click.option("--leaderboard", "table", required=True, type=IN_PATH, help="Leaderboard, a Parquet file.")
+@click.option("--spec", required=True, help="The matrix: YAML file or inline JSON.")
+@click.option("--benchmark", required=True, help="The benchmark it names: file or inline JSON.")
+@click.option("--out", required=True, type=OUT_FILE, help="Matrix to write, a Parquet file.")
+@click.option("--markdown", type=OUT_FILE, help="Also write it for people.")
+@click.option(
+    "--figure", "figures", multiple=True, type=OUT_FILE, help="Also draw its heat map: .svg or .png; may be repeated."
+)
+@log_option
+def matrix(table: Path, spec: str, benchmark: str, out: Path, markdown: Path | None, figures: tuple[Path, ...]) -> None:
+    """Set one method's numbers out by training set and test set: who generalises to which generator.
+
+    \b
+    Example:
+      rine-cache leaderboard matrix --leaderboard results/leaderboard.parquet --spec matrix.yaml \\
+          --benchmark config/benchmarks/genimage.yaml --out matrix.parquet --markdown matrix.md --figure matrix.svg
+    """
+    from rine_cache.leaderboard import read_leaderboard
+    from rine_cache.markdown import write_markdown
+    from rine_cache.matrix import build_matrix, render_matrix, write_matrix
+    from rine_cache.specs.base import parse_argument
+    from rine_cache.specs.benchmark import BenchmarkSpec
+    from rine_cache.specs.matrix import MatrixSpec
+
+    described = parse_argument(MatrixSpec, spec)
+    numbers = build_matrix(read_leaderboard(table), described, parse_argument(BenchmarkSpec, benchmark))
+    if figures:
+        from rine_cache.heatmap import draw_matrix  # takes a second to import
+
+        draw_matrix(numbers, described, figures)
+    write_matrix(numbers, out)
+    if markdown is not None:
+        write_markdown(render_matrix(numbers, described), markdown)

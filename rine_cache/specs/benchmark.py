@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from rine_cache.errors import nearest
 from rine_cache.specs.base import Name, Spec
@@ -17,18 +17,19 @@ MEAN = "mean"
 
 
 class Source(Spec):
-    """Some subsets and splits (train, val, test) of one data set; none named means all of them."""
+    """Some subsets, splits (train, val, test) and variants of one data set; none named means all of them."""
 
     dataset: Name
     subsets: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
 
 
 class TestSetSpec(Spec):
     """One real + fake pairing that gets one row of numbers.
 
     Only the real images of `real` and the fake images of `fake` count, so that both may name the same
-    subset of a data set that holds the two classes side by side.
+    subset of a data set that holds the two classes side by side; `OneSource` says that in one place.
     """
 
     __test__ = False  # not a test class, whatever pytest makes of the name
@@ -37,11 +38,74 @@ class TestSetSpec(Spec):
     fake: Source
 
 
+class OneSource(Source):
+    """A test set whose real and fake images lie side by side, written as their one source."""
+
+    @property
+    def real(self) -> Source:
+        """Where the real images are."""
+        return self
+
+    @property
+    def fake(self) -> Source:
+        """Where the fake images are."""
+        return self
+
+
+# The brackets keep a tag out of error messages, whose paths name the user's keys only.
+_PAIR, _ONE_SOURCE = "test set[real and fake]", "test set[one source]"
+
+
+def _form(test_set: Any) -> str:
+    """Say which form a test set is written in, so that an error speaks of that form alone."""
+    paired = isinstance(test_set, TestSetSpec) or (isinstance(test_set, dict) and {"real", "fake"} & test_set.keys())
+    return _PAIR if paired else _ONE_SOURCE
+
+
+TestSet = Annotated[
+    Annotated[TestSetSpec, Tag(_PAIR)] | Annotated[OneSource, Tag(_ONE_SOURCE)],
+    Discriminator(_form),
+]
+
+
+class CapSpec(Spec):
+    """At most so many images of each class of a test set, chosen by their names alone.
+
+    Of each class, the `per_class` images stay whose sha256 of ``"{seed}|{data set}|{image_id}"`` is smallest; a
+    smaller class keeps all of its images. The choice depends neither on the order of the images nor on which others
+    there are, so that test sets that share images keep the same ones. Unreadable images are chosen like others, and
+    counted.
+
+    UniversalFakeDetect's script scores at most 1,000 images a class after a shuffle of its own, over a listing in the
+    file system's order, which cannot be reproduced: a capped mean is comparable with its numbers, not equal to them.
+    """
+
+    per_class: int = Field(ge=1)
+    seed: int = 0
+
+
 class ProtocolSpec(Spec):
-    """A named list of test sets over which an unweighted mean is taken."""
+    """A named list of test sets over which an unweighted mean is taken, and how they are to be tested.
+
+    Attributes
+    ----------
+    test_sets
+        The list, of the benchmark's test-set ids.
+    headline
+        Metrics that the protocol's papers lead with, first the one that orders its table.
+    view
+        Test view of this protocol, where it is not the benchmark's.
+    cap
+        Limit on the images of a test set; none scores all.
+    training_sets
+        Training sets that the protocol asks for, any one of them; none named means that it asks for none.
+    """
 
     test_sets: tuple[Name, ...] = Field(min_length=1)
     headline: tuple[Metric, ...] = Field(default=("acc",), min_length=1)
+    view: Name | None = None
+    cap: CapSpec | None = None
+    training_sets: tuple[Name, ...] = ()
 
 
 class BenchmarkSpec(Spec):
@@ -58,11 +122,11 @@ class BenchmarkSpec(Spec):
     note
         Stands in every measured row of it; for the sample, that it is no result.
     view
-        Test view of every test set.
+        Test view of the protocols that name none.
     ranked
         Whether its rows may be ranked. The sample's may not.
     test_sets
-        Test-set ids and their images.
+        Test-set ids and their images: `real` and `fake` sources, or the one source of both.
     protocols
         Protocol ids and the lists they average over.
     """
@@ -73,7 +137,7 @@ class BenchmarkSpec(Spec):
     note: str = ""
     view: Name = "center224"
     ranked: bool = True
-    test_sets: dict[Name, TestSetSpec] = Field(min_length=1)
+    test_sets: dict[Name, TestSet] = Field(min_length=1)
     protocols: dict[Name, ProtocolSpec] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -90,3 +154,16 @@ class BenchmarkSpec(Spec):
             if len(set(protocol.test_sets)) != len(protocol.test_sets):
                 raise ValueError(f"protocol {protocol_name!r} names a test set twice")
         return self
+
+    def view_of(self, protocol: str) -> Name:
+        """Return the view through which a protocol is tested."""
+        return self.protocols[protocol].view or self.view
+
+    def sources(self) -> frozenset[tuple[Name, Name]]:
+        """List the views and the data sets that are scored through them: (view, data set), each pair once."""
+        return frozenset(
+            (self.view_of(name), source.dataset)
+            for name, protocol in self.protocols.items()
+            for test_set in map(self.test_sets.__getitem__, protocol.test_sets)
+            for source in (test_set.real, test_set.fake)
+        )
