@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from rine_cache.cache import FeatureCache
-from rine_cache.errors import CacheMismatchError, ManifestError, nearest
+from rine_cache.errors import CacheMismatchError
 from rine_cache.heads.head import FeatureIdentity
 from rine_cache.manifest import Manifest, read_manifest
 from rine_cache.provenance import fingerprint
+from rine_cache.selection import chosen, in_share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,12 +26,18 @@ class FeaturePart(NamedTuple):
 
     cache: FeatureCache
     manifest: Manifest
-    kept: dict[str, list[str]]  # the values of `subset` and `split` asked for; none keep all
+    kept: dict[str, list[Any]]  # the values of `subset` and `split` asked for, none keep all; the `share`
     rows: NDArray[np.int64]  # (n,): readable, and asked for
 
 
-def open_part(features: Path, manifest: Path, subsets: Sequence[str] = (), splits: Sequence[str] = ()) -> FeaturePart:
-    """Open a sealed cache with its manifest, keeping some subsets and splits, or all.
+def open_part(
+    features: Path,
+    manifest: Path,
+    subsets: Sequence[str] = (),
+    splits: Sequence[str] = (),
+    share: tuple[float, float] = (0.0, 1.0),
+) -> FeaturePart:
+    """Open a sealed cache with its manifest, keeping some subsets, splits and a share of the images, or all.
 
     Raises
     ------
@@ -41,15 +48,10 @@ def open_part(features: Path, manifest: Path, subsets: Sequence[str] = (), split
     """
     cache, table = FeatureCache(features), read_manifest(manifest)
     cache.require_manifest(table.listing_digest, manifest)
-    wanted = cache.readable
-    kept = {"subset": list(subsets), "split": list(splits)}
-    for column, names in kept.items():
-        present = set(table.table[column].drop_nulls())
-        for name in names:
-            if name not in present:
-                raise ManifestError(f"{manifest} has no {column} {name!r}; {nearest(name, present)}")
-        if names:
-            wanted = wanted & table.table[column].is_in(names).fill_null(value=False).to_numpy()
+    wanted = cache.readable & chosen(table.table, subsets, splits, str(manifest))
+    if share != (0.0, 1.0):
+        wanted = wanted & in_share(table.table["group"], cache.content_sha256, share)
+    kept: dict[str, list[Any]] = {"subset": list(subsets), "split": list(splits), "share": list(share)}
     return FeaturePart(cache, table, kept, np.flatnonzero(wanted))
 
 
