@@ -13,6 +13,7 @@ if not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/features.smk"
+include: "workflow/rules/audits.smk"
 include: "workflow/rules/heads.smk"
 include: "workflow/rules/results.smk"
 
@@ -21,3 +22,5 @@ rule all:
     default_target: True
     input:
         "results/leaderboard.parquet",
+        "results/audits/all/duplicates.parquet",
+        matrices(),

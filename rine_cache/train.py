@@ -100,6 +100,7 @@ def train_head(
         If a loss is not finite; names method, seed and epoch.
     """
     spec = experiment.methods[method]
+    assert spec.head.kind != "official", "official heads are imported"
     settings = spec.training
     reader = _Reader(spec.head, train.identity, device)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -8,7 +8,7 @@ import pytest
 from rine_cache.errors import CacheMismatchError, ManifestError
 from rine_cache.features import FeatureSet, open_part
 from rine_cache.manifest import build_manifest, write_manifest
-from rine_cache.specs.encoding import ViewSpec
+from rine_cache.specs.encoding import TrainViewSpec
 from tests.conftest import SIZE, StandInEncoder
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def test_a_union_reads_the_rows_of_its_parts(make_cache: Callable[..., MadeCache]) -> None:
     first = open_part(*make_cache("a", per_class=4)[:2])
-    second = open_part(*make_cache("b", per_class=3, seed=1, view=ViewSpec(kind="train", size=SIZE, draws=2))[:2])
+    second = open_part(*make_cache("b", per_class=3, seed=1, view=TrainViewSpec(kind="train", size=SIZE, draws=2))[:2])
     union = FeatureSet([first, second])
     assert len(union) == 12 + 9
     labels = [*first.manifest.table["label"], *second.manifest.table["label"]]
@@ -65,9 +65,9 @@ def test_a_corrected_label_costs_no_extraction(make_cache: Callable[..., MadeCac
     """The cache keeps which images stand in which rows; what is said of them may change."""
     made = make_cache(per_class=2)
     table = made.manifest.table.with_columns(label=1 - made.manifest.table["label"])
-    write_manifest(build_manifest(list(table.iter_rows()), made.manifest.root), made.manifest_path)
+    write_manifest(build_manifest(table, made.manifest.root), made.manifest_path)
     assert open_part(*made[:2]).manifest.table["label"].to_list() == table["label"].to_list()
-    write_manifest(build_manifest(list(table[::-1].iter_rows()), made.manifest.root), made.manifest_path)
+    write_manifest(build_manifest(table[::-1], made.manifest.root), made.manifest_path)
     with pytest.raises(CacheMismatchError, match="another order"):
         open_part(*made[:2])
 

@@ -16,7 +16,7 @@ from rine_cache.specs.base import parse, parse_argument, read_yaml
 from rine_cache.specs.benchmark import BenchmarkSpec
 from rine_cache.specs.config import Config, config_from, load_benchmarks, load_config
 from rine_cache.specs.data import DatasetSpec, SampleSpec, TrainingSetSpec
-from rine_cache.specs.encoding import BUILTIN_VIEWS, EncoderSpec, ViewSpec
+from rine_cache.specs.encoding import BUILTIN_VIEWS, VIEW, EncoderSpec, TrainViewSpec
 from rine_cache.specs.training import ExperimentSpec, MethodSpec, RineHeadSpec, TrainingSpec
 
 if TYPE_CHECKING:
@@ -49,7 +49,10 @@ CONFIG: dict[str, Any] = {
 BENCHMARK: dict[str, Any] = {
     "name": "mine",
     "title": "Mine",
-    "test_sets": {"gan": {"real": {"dataset": "horses"}, "fake": {"dataset": "horses", "subsets": ["gan"]}}},
+    "test_sets": {
+        "gan": {"real": {"dataset": "horses"}, "fake": {"dataset": "horses", "subsets": ["gan"]}},
+        "short": {"dataset": "cars", "subsets": ["gan"], "variants": ["global"]},
+    },
     "protocols": {"mine-1": {"test_sets": ["gan"]}},
 }
 
@@ -110,7 +113,12 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest(path: str, near
         ("tilte", "title"),
         ("test_sets.gan.reel", "real"),
         ("test_sets.gan.fake.subset", "subsets"),
+        ("test_sets.gan.fake.variant", "variants"),
+        ("test_sets.short.subset", "subsets"),
         ("protocols.mine-1.test_set", "test_sets"),
+        ("protocols.mine-1.views", "view"),
+        ("protocols.mine-1.cap.per_clas", "per_class"),
+        ("protocols.mine-1.training_set", "training_sets"),
     ],
 )
 def test_an_unknown_key_of_a_benchmark_is_refused_with_its_path_and_the_nearest(path: str, nearest: str) -> None:
@@ -269,8 +277,8 @@ def test_a_linear_head_that_inherits_a_contrastive_loss_is_refused_by_its_path()
 
 def test_a_head_of_no_known_kind_is_refused_with_what_was_found() -> None:
     message = refusal(MethodSpec, {"head": {"kind": "rien"}})
-    assert "'rine', 'linear'" in message
-    assert "'rien'" in message
+    assert "  head.kind: did you mean 'rine'? allowed: " in message
+    assert "; found 'rien'" in message
 
 
 def test_blocks_may_be_a_list_a_number_or_a_sentence() -> None:
@@ -290,7 +298,7 @@ def test_training_that_is_no_table_is_refused(path: str) -> None:
 
 @pytest.mark.parametrize("setting", [{"draws": 5}, {"jpeg_quality": "range"}])
 def test_a_centre_view_refuses_the_settings_of_random_ones(setting: dict[str, Any]) -> None:
-    refusal(ViewSpec, {"kind": "center", **setting})
+    refusal(VIEW, {"kind": "center", **setting})
 
 
 def test_settings_that_are_not_finite_are_refused() -> None:
@@ -321,7 +329,7 @@ def test_the_known_devices_are_allowed(device: str) -> None:
 def test_a_protocol_of_an_undefined_test_set_is_refused_with_the_nearest() -> None:
     message = refusal(BenchmarkSpec, changed(BENCHMARK, "protocols.mine-1.test_sets", ["gann"]))
     assert "protocol 'mine-1' names test set 'gann'" in message
-    assert "did you mean 'gan'? allowed: gan" in message
+    assert "did you mean 'gan'? allowed: gan, short" in message
 
 
 def test_a_protocol_that_would_count_a_test_set_twice_is_refused() -> None:
@@ -340,10 +348,59 @@ def test_a_headline_of_an_unknown_metric_is_refused() -> None:
     assert "found 'accuracy'" in message
 
 
+def test_a_test_set_of_one_source_is_that_of_both_sides() -> None:
+    short = parse(BenchmarkSpec, BENCHMARK, "here").test_sets["short"]
+    assert short.real == short.fake == short
+    assert (short.real.dataset, short.real.subsets, short.real.variants) == ("cars", ("gan",), ("global",))
+
+
+@pytest.mark.parametrize(
+    ("test_set", "fault"),
+    [
+        (
+            {"dataset": "cars", "fake": {"dataset": "cars"}},
+            "test_sets.short: unknown key 'dataset'; allowed: fake, real",
+        ),
+        ({"real": {"dataset": "cars"}}, "test_sets.short.fake: Field required"),
+        ({"subsets": ["gan"]}, "test_sets.short.dataset: Field required"),
+        ({"dataset": "cars", "subsets": "gan"}, "test_sets.short.subsets: Input should be a valid tuple; found 'gan'"),
+        ("cars", "test_sets.short: Input should be a valid dictionary or instance of OneSource; found 'cars'"),
+    ],
+)
+def test_a_test_set_of_neither_form_is_refused_at_the_key_that_is_wrong(test_set: Any, fault: str) -> None:
+    message = refusal(BenchmarkSpec, changed(BENCHMARK, "test_sets.short", test_set))
+    assert message.splitlines()[1:] == [f"  {fault}"]
+
+
+def test_a_benchmark_survives_json() -> None:
+    benchmark = parse(BenchmarkSpec, changed(BENCHMARK, "protocols.mine-1.cap", {"per_class": 5}), "here")
+    assert parse(BenchmarkSpec, json.loads(benchmark.model_dump_json()), "here") == benchmark
+
+
+@pytest.mark.parametrize("cap", [{"per_class": 0}, {"per_class": -1}, {"per_class": 1.5}, {"seed": 1}])
+def test_a_cap_keeps_at_least_one_image(cap: dict[str, Any]) -> None:
+    assert "protocols.mine-1.cap.per_class: " in refusal(BenchmarkSpec, changed(BENCHMARK, "protocols.mine-1.cap", cap))
+
+
+def test_a_protocol_is_tested_through_its_own_view_or_the_benchmarks() -> None:
+    protocols = {"plain": {"test_sets": ["gan", "short"]}, "other": {"test_sets": ["short"], "view": "tencrop224"}}
+    benchmark = parse(BenchmarkSpec, changed(BENCHMARK, "protocols", protocols), "here")
+    assert [benchmark.view_of(name) for name in protocols] == ["center224", "tencrop224"]
+    assert benchmark.sources() == {("center224", "horses"), ("center224", "cars"), ("tencrop224", "cars")}
+
+
 def test_the_default_config_loads_with_its_benchmarks() -> None:
     loaded = load_config(ROOT / "config" / "config.yaml")
     benchmarks = load_benchmarks(loaded, ROOT)
-    assert list(benchmarks) == ["sample", "genimage", "chameleon", "universalfakedetect", "opensdid"]
+    assert list(benchmarks) == [
+        "sample",
+        "genimage",
+        "chameleon",
+        "universalfakedetect",
+        "opensdid",
+        "synthbuster",
+        "aigcdetectbenchmark",
+    ]
     assert [name for name, spec in benchmarks.items() if not spec.ranked] == ["sample"]
     assert all((ROOT / path).is_file() for path in loaded.published)
     assert [len(benchmarks["genimage"].protocols[name].test_sets) for name in ("genimage-8", "genimage-7")] == [8, 7]
@@ -351,6 +408,7 @@ def test_the_default_config_loads_with_its_benchmarks() -> None:
     universal = benchmarks["universalfakedetect"].protocols
     assert {name: len(protocol.test_sets) for name, protocol in universal.items()} == {
         "ufd-19": 19,
+        "ufd-19-capped": 19,
         "rine-20": 20,
         "forensynths-8": 8,
         "forensynths-13": 13,
@@ -377,6 +435,13 @@ def test_a_benchmark_with_an_undefined_view_is_refused_with_the_nearest(tmp_path
         load_benchmarks(config_from({**CONFIG, "benchmarks": [path]}), tmp_path)
 
 
+def test_a_protocol_with_an_undefined_view_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    protocols = {"mine-1": {"test_sets": ["gan"], "view": "train225"}}
+    path = write_benchmark(tmp_path, "mine.yaml", protocols=protocols)
+    with pytest.raises(ConfigError, match=r"mine\.yaml: view 'train225' is not defined; did you mean 'train224'"):
+        load_benchmarks(config_from({**CONFIG, "benchmarks": [path]}), tmp_path)
+
+
 def test_two_benchmarks_of_one_name_are_refused(tmp_path: Path) -> None:
     paths = [write_benchmark(tmp_path, "one.yaml"), write_benchmark(tmp_path, "two.yaml")]
     with pytest.raises(ConfigError, match=r"two\.yaml: benchmark 'mine' is defined by an earlier file too"):
@@ -391,21 +456,21 @@ def test_a_benchmark_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_an_argument_is_inline_json_or_the_path_of_a_yaml_file(tmp_path: Path) -> None:
     path = tmp_path / "view.yaml"
     path.write_text("kind: train\ndraws: 4\n")
-    expected = ViewSpec(kind="train", draws=4)
-    assert parse_argument(ViewSpec, '  {"kind": "train", "draws": 4}') == expected
-    assert parse_argument(ViewSpec, str(path)) == expected
+    expected = TrainViewSpec(kind="train", draws=4)
+    assert parse_argument(VIEW, '  {"kind": "train", "draws": 4}') == expected
+    assert parse_argument(VIEW, str(path)) == expected
 
 
 def test_inline_json_that_does_not_parse_names_the_place() -> None:
     with pytest.raises(ConfigError, match=r"the JSON argument does not parse: .*line 1 column 10"):
-        parse_argument(ViewSpec, '{"kind": }')
+        parse_argument(VIEW, '{"kind": }')
 
 
 def test_inline_json_that_is_not_valid_says_that_it_is_the_argument() -> None:
     with pytest.raises(
         ConfigError, match=r"the JSON argument is not valid:\n  .*unknown key 'knid'; did you mean 'kind'"
     ):
-        parse_argument(ViewSpec, '{"knid": "train"}')
+        parse_argument(VIEW, '{"knid": "train"}')
 
 
 def test_a_yaml_argument_that_is_not_valid_names_the_file(tmp_path: Path) -> None:
@@ -418,7 +483,7 @@ def test_a_yaml_argument_that_is_not_valid_names_the_file(tmp_path: Path) -> Non
 
 def test_an_argument_that_is_no_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"cannot read nowhere\.yaml: No such file or directory"):
-        parse_argument(ViewSpec, "nowhere.yaml")
+        parse_argument(VIEW, "nowhere.yaml")
 
 
 def test_broken_yaml_is_named_with_its_line(tmp_path: Path) -> None:

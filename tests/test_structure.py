@@ -15,11 +15,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up. A module may import its own layer and those below it (design: "imports in one direction").
 LAYERS = (
     {"errors", "quarantine"},
-    {"files", "provenance", "progress", "devices"},
+    {"files", "provenance", "progress", "devices", "markdown"},
     {"specs"},
-    {"manifest", "layouts", "images", "views", "weights", "encoders", "cache", "heads", "losses", "metrics"},
-    {"features"},
-    {"extract", "train", "score", "evaluate", "published", "leaderboard", "report", "predict", "sample"},
+    {"manifest", "layouts", "containers", "facts", "images", "views", "weights", "encoders", "cache", "heads"}
+    | {"losses", "metrics", "selection", "hamming", "shortcuts"},
+    {"features", "inventory", "pairing"},
+    {"sample", "extract", "packs", "train", "score", "evaluate", "published", "leaderboard", "report", "predict"}
+    | {"matrix", "heatmap", "audit", "audit_report", "duplicates", "duplicates_report", "metadata_baseline"}
+    | {"config_edit"},
     {"cli", "__main__"},
 )
 

@@ -12,7 +12,7 @@ from rine_cache.errors import TrainingError
 from rine_cache.features import FeatureSet, open_part
 from rine_cache.heads.head import load_head, load_heads
 from rine_cache.specs.base import parse
-from rine_cache.specs.encoding import ViewSpec
+from rine_cache.specs.encoding import TrainViewSpec
 from rine_cache.specs.training import ExperimentSpec
 from rine_cache.train import CURVES, train_experiment, train_head
 from tests.conftest import SIZE
@@ -43,7 +43,7 @@ def experiment(**changes: Any) -> ExperimentSpec:
 
 @pytest.fixture
 def data(make_cache: Callable[..., MadeCache]) -> tuple[FeatureSet, FeatureSet]:
-    train = make_cache("train", per_class=12, view=ViewSpec(kind="train", size=SIZE, draws=2))
+    train = make_cache("train", per_class=12, view=TrainViewSpec(kind="train", size=SIZE, draws=2))
     validation = make_cache("validation", per_class=6, seed=1)
     return FeatureSet([open_part(*train[:2])]), FeatureSet([open_part(*validation[:2])])
 

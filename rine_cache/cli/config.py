@@ -28,6 +28,7 @@ def check(path: Path) -> None:
     Example:
       rine-cache config check config/config.yaml
     """
+    from rine_cache.inventory import take_inventory
     from rine_cache.published import read_published
     from rine_cache.specs.config import load_benchmarks, load_config
 
@@ -36,9 +37,9 @@ def check(path: Path) -> None:
     click.echo(f"{path} is valid: {len(loaded.experiments)} experiments, {len(benchmarks)} benchmarks")
     for published in loaded.published:
         read_published(Path(published))
-    for name, dataset in loaded.datasets.items():
-        state = "here" if Path(dataset.root).is_dir() else "made by the pipeline" if dataset.requires else "missing"
-        click.echo(f"data set {name}: {state} ({dataset.root})")
+    holdings = take_inventory(loaded, benchmarks.values(), Path("results"))
+    for name in loaded.datasets:
+        click.echo(f"data set {name}: {holdings[name].state} ({holdings[name].root})")
 
 
 @config.command()

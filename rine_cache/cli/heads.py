@@ -20,7 +20,7 @@ _PAIR: dict[str, Any] = {"nargs": 2, "multiple": True, "type": IN_PATH, "metavar
 @click.option("--validation", "validation_pairs", required=True, help="Features to choose the epoch on.", **_PAIR)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the heads.")
 @click.option(
-    "--training-set", default="", help="The config's training set as inline JSON: keeps its subsets and splits."
+    "--training-set", default="", help="The config's training set as inline JSON: keeps its subsets, splits, shares."
 )
 @device_option
 @log_option
@@ -52,10 +52,14 @@ def train(
     def features(option: str, pairs: tuple[tuple[Path, Path], ...], parts: tuple[DatasetPart, ...]) -> FeatureSet:
         if parts and len(parts) != len(pairs):
             raise ConfigError(f"the training set has {len(parts)} parts, but {option} is given {len(pairs)} times")
-        kept = [(part.subsets, part.splits) for part in parts] or [((), ())] * len(pairs)
-        return FeatureSet([open_part(*pair, *chosen) for pair, chosen in zip(pairs, kept, strict=True)])
+        if not parts:
+            return FeatureSet([open_part(*pair) for pair in pairs])
+        chosen = zip(pairs, parts, strict=True)
+        return FeatureSet([open_part(*pair, part.subsets, part.splits, part.share) for pair, part in chosen])
 
     spec = parse_argument(ExperimentSpec, experiment)
+    if spec.official_files:
+        raise ConfigError("official heads are not trained; import them with `rine-cache head import`")
     parts = parse_argument(TrainingSetSpec, training_set) if training_set else None
     train_experiment(
         spec,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from importlib import import_module, metadata
+from keyword import iskeyword
 
 import click
 
@@ -16,10 +17,13 @@ LOG = logging.getLogger(__name__)
 # Command, its module and a line of help: `rine-cache --help` must answer without importing any of them.
 COMMANDS = {
     "sample": ("data", "Make the sample's images on this machine."),
+    "dataset": ("dataset", "Add, list, check and audit data sets."),
     "manifest": ("data", "List a data set's images."),
     "extract": ("features", "Run the frozen encoder once; keep every block's CLS token."),
     "verify": ("features", "Re-read caches and check every byte."),
     "info": ("features", "Say what a cache, manifest or head is of."),
+    "export": ("packs", "Pack caches and manifests, without images, for another machine."),
+    "import": ("packs", "Check a pack and use its caches here."),
     "train": ("heads", "Train an experiment's heads from caches."),
     "score": ("heads", "Score a cache with trained heads."),
     "head": ("heads", "Import or export heads in the RINE authors' format."),
@@ -40,7 +44,8 @@ class _LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"rine_cache.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        # A command named like a keyword of Python is a function with an underscore after it.
+        command: click.Command = getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,9 +8,10 @@ from pydantic import model_validator
 
 from rine_cache.errors import ConfigError, nearest
 from rine_cache.specs.base import Name, Spec, parse, read_yaml
-from rine_cache.specs.benchmark import BenchmarkSpec
+from rine_cache.specs.benchmark import BenchmarkSpec, OneSource, ProtocolSpec
 from rine_cache.specs.data import DatasetPart, DatasetSpec, SampleSpec, TrainingSetSpec
 from rine_cache.specs.encoding import BUILTIN_VIEWS, Device, EncoderSpec, ViewSpec
+from rine_cache.specs.matrix import MatrixSpec
 from rine_cache.specs.training import ExperimentSpec
 
 if TYPE_CHECKING:
@@ -30,9 +31,12 @@ class Config(Spec):
     sample
         The sample to make on this machine, if any.
     encoders, views, datasets, training_sets, experiments
-        By name. `views` adds to, or replaces, the built-in ones.
+        By name. `views` adds to, or replaces, the built-in ones. A data set that no benchmark and no training set
+        names is tested on its own, as a benchmark of its name: all its fakes against all its real images.
     benchmarks
         Paths of benchmark files.
+    matrices
+        Cross-generator matrices to draw from the leaderboard, by name.
     published
         Paths of CSV files of published numbers.
     """
@@ -46,6 +50,7 @@ class Config(Spec):
     training_sets: dict[Name, TrainingSetSpec]
     experiments: dict[Name, ExperimentSpec]
     benchmarks: tuple[str, ...] = ()
+    matrices: dict[Name, MatrixSpec] = {}
     published: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -58,6 +63,12 @@ class Config(Spec):
             for role, parts in (("train", training_set.train), ("validation", training_set.validation)):
                 for part in parts:
                     self._check_part(part, f"training_sets.{name}.{role}")
+        for name, matrix in self.matrices.items():
+            for row in matrix.rows:
+                _known(row.training_set, self.training_sets, f"matrices.{name}.rows.training_set")
+                experiments = [spec for spec in self.experiments.values() if spec.training_set == row.training_set]
+                methods = {method: spec for spec in experiments for method in spec.methods}
+                _known(matrix.method, methods, f"matrices.{name}.method, of heads trained on {row.training_set},")
         return self
 
     def _check_methods(self) -> None:
@@ -111,6 +122,8 @@ def load_config(path: Path) -> Config:
 def load_benchmarks(config: Config, root: Path) -> dict[str, BenchmarkSpec]:
     """Read the benchmark files that a config names, relative to `root`, by benchmark id.
 
+    A benchmark is added for each data set that is otherwise named by nothing; see `Config`.
+
     Raises
     ------
     ConfigError
@@ -119,11 +132,48 @@ def load_benchmarks(config: Config, root: Path) -> dict[str, BenchmarkSpec]:
     benchmarks: dict[str, BenchmarkSpec] = {}
     for path in config.benchmarks:
         benchmark = parse(BenchmarkSpec, read_yaml(root / path), path)
-        if benchmark.view not in config.all_views:
-            raise ConfigError(
-                f"{path}: view {benchmark.view!r} is not defined; {nearest(benchmark.view, config.all_views)}"
-            )
+        for view in (benchmark.view, *map(benchmark.view_of, benchmark.protocols)):
+            if view not in config.all_views:
+                raise ConfigError(f"{path}: view {view!r} is not defined; {nearest(view, config.all_views)}")
         if benchmark.name in benchmarks:
             raise ConfigError(f"{path}: benchmark {benchmark.name!r} is defined by an earlier file too")
         benchmarks[benchmark.name] = benchmark
+    _check_matrices(config, benchmarks)
+    for name in sorted(config.datasets.keys() - _named_datasets(config, benchmarks)):
+        if name in benchmarks:
+            raise ConfigError(
+                f"datasets.{name} is tested by no benchmark, and would be by one of its own, but a benchmark has that "
+                f"name; rename the data set, or name it in a benchmark file or a training set"
+            )
+        benchmarks[name] = _own_benchmark(name)
     return benchmarks
+
+
+def _check_matrices(config: Config, benchmarks: Mapping[str, BenchmarkSpec]) -> None:
+    for name, matrix in config.matrices.items():
+        if matrix.benchmark not in benchmarks:
+            raise ConfigError(
+                f"matrices.{name}.benchmark names {matrix.benchmark!r}, which no file of `benchmarks` defines; "
+                f"{nearest(matrix.benchmark, benchmarks)}"
+            )
+        matrix.check_against(benchmarks[matrix.benchmark], f"matrices.{name}")
+
+
+def _named_datasets(config: Config, benchmarks: Mapping[str, BenchmarkSpec]) -> set[str]:
+    tested = {dataset for benchmark in benchmarks.values() for _, dataset in benchmark.sources()}
+    return tested | {
+        part.dataset
+        for training_set in config.training_sets.values()
+        for part in (*training_set.train, *training_set.validation)
+    }
+
+
+def _own_benchmark(dataset: str) -> BenchmarkSpec:
+    """Make the benchmark of a data set that nothing else names."""
+    return BenchmarkSpec(
+        name=dataset,
+        title=dataset,
+        about="All fake images of this data set against all its real ones.",
+        test_sets={dataset: OneSource(dataset=dataset)},
+        protocols={dataset: ProtocolSpec(test_sets=(dataset,), headline=("acc", "ap", "auc"))},
+    )

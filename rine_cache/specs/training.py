@@ -51,7 +51,24 @@ class LinearHeadSpec(Spec):
     kind: Literal["linear"]
 
 
+class OfficialHeadSpec(Spec):
+    """A trained head that the RINE authors released: it is imported, and not trained.
+
+    Attributes
+    ----------
+    file
+        The released ``model_*_trainable.pth``, wherever the user has put it.
+    obtain
+        Where to get it, for people; shown when it is missing.
+    """
+
+    kind: Literal["official"]
+    file: str
+    obtain: str = ""
+
+
 HeadSpec = Annotated[RineHeadSpec | LinearHeadSpec, Field(discriminator="kind")]
+AnyHeadSpec = Annotated[RineHeadSpec | LinearHeadSpec | OfficialHeadSpec, Field(discriminator="kind")]
 
 
 class TrainingSpec(Spec):
@@ -90,7 +107,7 @@ class TrainingSpec(Spec):
 class MethodSpec(Spec):
     """One row group of the leaderboard: a head and how it is trained, over the experiment's seeds."""
 
-    head: HeadSpec
+    head: AnyHeadSpec
     training: TrainingSpec = TrainingSpec()
     note: str = ""
 
@@ -111,7 +128,8 @@ class ExperimentSpec(Spec):
     tap
         Where inside a block the CLS token is read.
     training_set
-        Name of a training set in the config; the leaderboard's `training_set` id.
+        Name of a training set in the config; the leaderboard's `training_set` id. Of official heads, what they were
+        trained on: its data need not be here.
     seeds
         One head per method and seed; the leaderboard gives their mean and spread.
     training
@@ -142,6 +160,21 @@ class ExperimentSpec(Spec):
             return {**method, "training": {**shared, **own}}
 
         return {**data, "methods": {name: inheriting(method) for name, method in data["methods"].items()}}
+
+    @model_validator(mode="after")
+    def _heads_are_trained_or_imported(self) -> ExperimentSpec:
+        files = self.official_files
+        if files and len(files) != len(self.methods):
+            raise ValueError("an experiment either trains its heads or imports official ones; make two of this one")
+        if files and self.seeds != (0,):
+            raise ValueError(f"official heads have no seeds; found {list(self.seeds)}, leave them out")
+        return self
+
+    @property
+    def official_files(self) -> dict[Name, str]:
+        """The authors' files that this experiment imports, by method; none where it trains its heads."""
+        heads = {name: method.head for name, method in self.methods.items()}
+        return {name: head.file for name, head in heads.items() if head.kind == "official"}
 
     @field_validator("seeds")
     @classmethod

@@ -4,7 +4,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from rine_cache.cli.listing import as_text
 from rine_cache.errors import RineCacheError
+from rine_cache.inventory import missing_for_training, missing_table, take_inventory
 from rine_cache.provenance import canonical_json
 from rine_cache.specs.config import config_from, load_benchmarks
 from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
@@ -20,25 +22,62 @@ except RineCacheError as error:
 # The same with every default filled in, for Snakemake's lookup().
 SETTINGS = CONFIG.model_dump(mode="json")
 
-# A data set is here if its folder is, or was when it was listed (caches outlive images), or if the pipeline makes it.
-PRESENT = [
-    name
-    for name, spec in CONFIG.datasets.items()
-    if spec.requires
-    or Path(spec.root).is_dir()
-    or Path(f"results/manifests/{name}.parquet").exists()
-]
-TESTED = [
-    source.dataset
-    for benchmark in BENCHMARKS.values()
-    for test_set in benchmark.test_sets.values()
-    for source in (test_set.real, test_set.fake)
-]
-MISSING = sorted({*CONFIG.datasets, *TESTED} - {*PRESENT})
-if MISSING:
-    logger.warning(
-        f"Data sets not on this machine, whose results stay empty: {', '.join(MISSING)}"
-    )
+# What is on this machine: results of data that are not stay empty, and everything else runs.
+HOLDINGS = take_inventory(CONFIG, BENCHMARKS.values(), Path("results"))
+PRESENT = {name for name, holding in HOLDINGS.items() if holding.usable}
+LACKING = {
+    experiment: missing_for_training(CONFIG, HOLDINGS, experiment)
+    for experiment in CONFIG.experiments
+}
+
+
+def say_what_is_missing():
+    """Tell in one table what is not on this machine and where to get it, and which experiments wait for it."""
+    missing = missing_table(CONFIG, HOLDINGS)
+    if not missing.is_empty():
+        logger.warning(
+            f"Not on this machine; what needs it stays empty:\n{as_text(missing.columns, missing.rows())}"
+        )
+    for experiment, lacking in LACKING.items():
+        if lacking:
+            logger.warning(f"Experiment {experiment} waits for {', '.join(lacking)}")
+
+
+say_what_is_missing()
+
+# What is scored: the pairs of a view and a data set that some protocol asks for and that are here.
+SCORED = sorted(
+    {
+        pair
+        for benchmark in BENCHMARKS.values()
+        for pair in benchmark.sources()
+        if pair[1] in PRESENT
+    }
+)
+
+
+def training_set_of(experiment):
+    """Return the training set that an experiment names."""
+    return CONFIG.training_sets[CONFIG.experiments[experiment].training_set]
+
+
+OFFICIAL = [name for name, spec in CONFIG.experiments.items() if spec.official_files]
+
+# The caches that anything needs: (data set, view) by experiment; and the data sets to audit, one of its caches each.
+NEEDED = {
+    experiment: [
+        (part.dataset, part.view)
+        for parts in (
+            training_set_of(experiment).train,
+            training_set_of(experiment).validation,
+        )
+        for part in (() if experiment in OFFICIAL else parts)
+    ]
+    + [(dataset, view) for view, dataset in SCORED]
+    for experiment, lacking in LACKING.items()
+    if not lacking
+}
+AUDITED = sorted({dataset for pairs in NEEDED.values() for dataset, _ in pairs})
 
 # Rules call the `rine-cache` beside this Python, whether or not its environment is activated, and also inside the
 # environment of a conda directive, which names the dependencies.
@@ -54,6 +93,7 @@ wildcard_constraints:
     dataset=one_of(CONFIG.datasets),
     encoder=one_of(CONFIG.encoders),
     experiment=one_of(CONFIG.experiments),
+    matrix=one_of(CONFIG.matrices),
     tap="ln_2|block",
     view=one_of(CONFIG.all_views),
 
@@ -76,10 +116,21 @@ def required_by(wildcards):
     return CONFIG.datasets[wildcards.dataset].requires or []
 
 
-def group_options(wildcards):
-    """Return the option that says which images share a group, where the data set has one."""
-    pattern = CONFIG.datasets[wildcards.dataset].group_pattern
-    return repeated("--group-pattern", [[pattern]] if pattern else [])
+def listing_options(wildcards):
+    """Return the options that say how a data set's images lie and which of them to list."""
+    spec = CONFIG.datasets[wildcards.dataset]
+    options = {
+        "--layout": [spec.layout],
+        "--label": [spec.label] if spec.label else [],
+        "--subset": spec.subsets,
+        "--split": spec.splits,
+        "--group-pattern": [spec.group_pattern] if spec.group_pattern else [],
+    }
+    return " ".join(
+        repeated(option, ([value] for value in values))
+        for option, values in options.items()
+        if values
+    )
 
 
 # features.smk
@@ -102,12 +153,35 @@ def features_of(experiment, dataset, view):
     return f"results/features/{spec.encoder}/{spec.tap}/{view}/{dataset}.h5"
 
 
+# audits.smk
+
+
+def audited_features(wildcards):
+    """Name the first cache that holds a data set: all say the same of its files."""
+    return next(
+        features_of(experiment, dataset, view)
+        for experiment, pairs in NEEDED.items()
+        for dataset, view in pairs
+        if dataset == wildcards.dataset
+    )
+
+
+def audited_training_sets(wildcards):
+    """Return the options that name the training sets whose data are here, so that their images are looked for in tests."""
+    names = sorted(
+        {
+            CONFIG.experiments[experiment].training_set
+            for experiment in NEEDED
+            if experiment not in OFFICIAL
+        }
+    )
+    return repeated(
+        "--training-set",
+        ([f"{name}={as_json(CONFIG.training_sets[name])}"] for name in names),
+    )
+
+
 # heads.smk
-
-
-def training_set_of(experiment):
-    """Return the training set that an experiment names."""
-    return CONFIG.training_sets[CONFIG.experiments[experiment].training_set]
 
 
 def experiment_json(wildcards):
@@ -130,6 +204,24 @@ def files_of(experiment, parts):
             f"results/manifests/{part.dataset}.parquet",
         )
     ]
+
+
+def official_files(wildcards):
+    """Name the authors' files that an experiment imports."""
+    return list(CONFIG.experiments[wildcards.experiment].official_files.values())
+
+
+def import_commands(wildcards, output, log):
+    """Return the commands that import an experiment's official heads, one after the other."""
+    spec = CONFIG.experiments[wildcards.experiment]
+    architecture = CONFIG.encoders[spec.encoder].architecture
+    commands = []
+    for method, file in spec.official_files.items():
+        words = ["rine-cache", "head", "import", file, "--method", method]
+        words += ["--out", f"{output.heads}/{method}/seed0.safetensors"]
+        words += ["--training-set", spec.training_set, "--architecture", architecture]
+        commands.append(shlex.join([*words, "--log", str(log)]))
+    return " && ".join(commands)
 
 
 def train_files(wildcards):
@@ -162,23 +254,20 @@ def scored_features(wildcards):
 
 
 def score_files(wildcards):
-    """Name the scores that an experiment's metrics come from: none where its training data are not here."""
-    training_set = training_set_of(wildcards.experiment)
-    if not all(
-        part.dataset in PRESENT for part in training_set.train + training_set.validation
-    ):
+    """Name the scores that an experiment's metrics come from: none where what it is trained on is not here."""
+    if LACKING[wildcards.experiment]:
         return []
-    tested = {
-        (benchmark.view, source.dataset)
-        for benchmark in BENCHMARKS.values()
-        for test_set in benchmark.test_sets.values()
-        for source in (test_set.real, test_set.fake)
-        if source.dataset in PRESENT
-    }
     return [
         f"results/scores/{wildcards.experiment}/{view}/{dataset}.parquet"
-        for view, dataset in sorted(tested)
+        for view, dataset in SCORED
     ]
+
+
+def own_benchmarks(wildcards):
+    """Return the options that describe the benchmarks which no file does, of data sets that nothing else names."""
+    # A benchmark file names its benchmark as it likes; those made from a data set bear its name and are last.
+    made = list(BENCHMARKS.values())[len(CONFIG.benchmarks) :]
+    return repeated("--benchmark", ([as_json(benchmark)] for benchmark in made))
 
 
 def encoder_json(wildcards):
@@ -198,3 +287,23 @@ def result_options(wildcards, input):
         repeated(option, ([path] for path in input.get(name, [])))
         for option, name in options.items()
     )
+
+
+def matrices():
+    """Name the matrices that the configuration asks for."""
+    return expand("results/matrices/{matrix}.parquet", matrix=CONFIG.matrices)
+
+
+def matrix_json(wildcards):
+    """Return a matrix's specification."""
+    return as_json(CONFIG.matrices[wildcards.matrix])
+
+
+def matrix_benchmark_json(wildcards):
+    """Return the specification of the benchmark whose test sets a matrix's columns are."""
+    return as_json(BENCHMARKS[CONFIG.matrices[wildcards.matrix].benchmark])
+
+
+def figure_options(wildcards, output):
+    """Return the options that name a matrix's figures."""
+    return repeated("--figure", ([figure] for figure in output.figures))

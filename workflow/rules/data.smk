@@ -34,10 +34,9 @@ rule manifest:
         "../../environment.yml"
     params:
         root=lookup(dpath="datasets/{dataset}/root", within=SETTINGS),
-        layout=lookup(dpath="datasets/{dataset}/layout", within=SETTINGS),
-        group=group_options,
+        options=listing_options,
     message:
         "listing the images of {wildcards.dataset}"
     shell:
-        "rine-cache manifest {params.root:q} --layout {params.layout:q} {params.group} "
+        "rine-cache manifest {params.root:q} {params.options} "
         "--out {output.manifest:q} --log {log:q}"

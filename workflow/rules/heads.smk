@@ -11,6 +11,8 @@ rule train:
         "results/logs/train/{experiment}.log",
     benchmark:
         "results/timings/train/{experiment}.tsv"
+    wildcard_constraints:
+        experiment=one_of(set(CONFIG.experiments) - set(OFFICIAL)),
     conda:
         "../../environment.yml"
     threads: 8 if CONFIG.gpu else (workflow.cores or 8)
@@ -26,6 +28,27 @@ rule train:
     shell:
         "rine-cache train {params.experiment:q} {params.files} --training-set {params.training_set:q} "
         "--out {output.heads:q} --device {params.device} --log {log:q}"
+
+
+rule import_heads:
+    input:
+        official_files,
+    output:
+        heads=directory("results/heads/{experiment}"),
+    log:
+        "results/logs/import/{experiment}.log",
+    benchmark:
+        "results/timings/import/{experiment}.tsv"
+    wildcard_constraints:
+        experiment=one_of(OFFICIAL),
+    conda:
+        "../../environment.yml"
+    params:
+        commands=import_commands,
+    message:
+        "importing the heads of {wildcards.experiment}"
+    shell:
+        "{params.commands}"
 
 
 rule score:

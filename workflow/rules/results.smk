@@ -17,17 +17,19 @@ rule evaluate:
         experiment=experiment_json,
         encoder=encoder_json,
         files=result_options,
+        own=own_benchmarks,
     message:
         "measuring the heads of {wildcards.experiment}"
     shell:
         "rine-cache evaluate {params.experiment:q} --name {wildcards.experiment} --encoder {params.encoder:q} "
-        "{params.files} --out {output.metrics:q} --log {log:q}"
+        "{params.files} {params.own} --out {output.metrics:q} --log {log:q}"
 
 
 rule leaderboard:
     input:
         metrics=expand(
-            "results/metrics/{experiment}.parquet", experiment=CONFIG.experiments
+            "results/metrics/{experiment}.parquet",
+            experiment=[*CONFIG.experiments, "metadata-only"],
         ),
         published=list(CONFIG.published),
         benchmarks=list(CONFIG.benchmarks),
@@ -42,8 +44,35 @@ rule leaderboard:
         "../../environment.yml"
     params:
         files=result_options,
+        own=own_benchmarks,
     message:
         "building the leaderboard"
     shell:
-        "rine-cache leaderboard build {params.files} --out {output.table:q} --markdown {output.markdown:q} "
+        "rine-cache leaderboard build {params.files} {params.own} --out {output.table:q} --markdown {output.markdown:q} "
+        "--log {log:q}"
+
+
+rule matrix:
+    input:
+        leaderboard="results/leaderboard.parquet",
+        benchmarks=list(CONFIG.benchmarks),
+    output:
+        table="results/matrices/{matrix}.parquet",
+        markdown="results/matrices/{matrix}.md",
+        figures=multiext("results/matrices/{matrix}", ".svg", ".png"),
+    log:
+        "results/logs/matrix/{matrix}.log",
+    benchmark:
+        "results/timings/matrix/{matrix}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        spec=matrix_json,
+        benchmark=matrix_benchmark_json,
+        figures=figure_options,
+    message:
+        "drawing the matrix {wildcards.matrix}"
+    shell:
+        "rine-cache leaderboard matrix --leaderboard {input.leaderboard:q} --spec {params.spec:q} "
+        "--benchmark {params.benchmark:q} --out {output.table:q} --markdown {output.markdown:q} {params.figures} "
         "--log {log:q}"
