@@ -22,5 +22,4 @@ rule all:
     default_target: True
     input:
         "results/leaderboard.parquet",
-        "results/audits/all/duplicates.parquet",
         matrices(),

@@ -33,8 +33,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rine_cache.audit import SCHEMA as AUDIT_SCHEMA
 from rine_cache.errors import ManifestError, ResultsError
 from rine_cache.files import written_whole
 from rine_cache.hamming import close_pairs
@@ -177,12 +179,50 @@ def write_duplicates(duplicates: Duplicates, path: Path) -> None:
         pq.write_table(duplicates.table.to_arrow().replace_schema_metadata(header), temporary)
 
 
+def read_leaks(path: Path) -> pl.DataFrame:
+    """Read how many images of each test set stand in each training set that it was compared with, exactly or nearly.
+
+    Returns
+    -------
+    Columns training_set, benchmark, test_set, n_leaked: those of the training and of the validation side together.
+
+    Raises
+    ------
+    ResultsError
+        If there is no file of duplicates at `path`.
+    """
+    try:
+        table = pq.read_table(path)
+        header = json.loads((table.schema.metadata or {})[b"rine_cache"])["duplicates"]
+        found = pl.DataFrame(table).filter(relation=LEAKAGE)
+        compared = pl.DataFrame(
+            {"training_set": list(dict.fromkeys(name for name, _, _ in header["training_sets"]))},
+            schema={"training_set": pl.String},
+        ).join(pl.DataFrame({"collection": list(header["test_sets"])}, schema={"collection": pl.String}), how="cross")
+        # Every row of a training set's side, test set and kind says how many there are.
+        counts = found.unique(["reference", "side", "collection", "kind"]).group_by("reference", "collection")
+        leaks = counts.agg(n_leaked=pl.col("found").sum())
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError, LookupError, TypeError, ValueError) as error:
+        raise ResultsError(
+            f"{path} is not a file of duplicates ({error}); make it with `rine-cache dataset duplicates`"
+        ) from None
+    names = pl.col("collection").str.split_exact("/", 1)
+    return compared.join(
+        leaks, left_on=["training_set", "collection"], right_on=["reference", "collection"], how="left"
+    ).select(
+        "training_set",
+        benchmark=names.struct.field("field_0"),
+        test_set=names.struct.field("field_1"),
+        n_leaked=pl.col("n_leaked").fill_null(0),
+    )
+
+
 def _stacked(audits: Sequence[Audit]) -> pl.DataFrame:
     """Stack the data sets' images, with a number for each content, and the hash where it says something."""
     readable = pl.col("reason").is_null()
-    images = pl.concat(
-        [audit.table.select(pl.lit(audit.dataset).alias("dataset"), pl.all()) for audit in audits]
-    ).with_row_index("row")
+    none = pl.DataFrame(schema={"dataset": pl.String, **AUDIT_SCHEMA})
+    named = (audit.table.select(pl.lit(audit.dataset).alias("dataset"), pl.all()) for audit in audits)
+    images = pl.concat([none, *named]).with_row_index("row")
     contents = images.filter(readable).select(pl.col("content_sha256").unique()).with_row_index("content")
     telling = readable & (pl.col("perceptual_hash").bitwise_count_ones() == _BITS_SET)
     return images.join(contents, on="content_sha256", how="left", maintain_order="left").select(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from rine_cache.duplicates import read_leaks
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import SCHEMA as METRICS_SCHEMA
 from rine_cache.files import written_whole
@@ -44,6 +45,7 @@ SCHEMA = pl.Schema(
         "n_real": pl.Int64,
         "n_fake": pl.Int64,
         "n_quarantined": pl.Int64,
+        "n_leaked": pl.Int64,
         "encoder": pl.String,
         "weights": pl.String,
         "tap": pl.String,
@@ -69,7 +71,10 @@ _ORACLE_NOTE = "threshold shifted"
 
 
 def build_leaderboard(
-    metrics: Sequence[Path], published: Sequence[Path], benchmarks: Sequence[BenchmarkSpec]
+    metrics: Sequence[Path],
+    published: Sequence[Path],
+    benchmarks: Sequence[BenchmarkSpec],
+    duplicates: Path | None = None,
 ) -> pl.DataFrame:
     """Join measured and published numbers.
 
@@ -81,6 +86,9 @@ def build_leaderboard(
         CSV files of published numbers.
     benchmarks
         Say how many test sets a protocol has, and which benchmarks may be ranked.
+    duplicates
+        What `rine-cache dataset duplicates` found: how many images of a test set stand in a training set. Null for
+        those that were not compared.
 
     Returns
     -------
@@ -97,7 +105,10 @@ def build_leaderboard(
         for protocol, spec in benchmark.protocols.items()
     }
     unranked = [benchmark.name for benchmark in benchmarks if not benchmark.ranked]
-    tables = [pl.DataFrame(schema=SCHEMA), _measured(metrics), _published(published, protocols)]
+    measured = _measured(metrics)
+    if duplicates is not None and not measured.is_empty():
+        measured = measured.join(read_leaks(duplicates), on=["training_set", "benchmark", "test_set"], how="left")
+    tables = [pl.DataFrame(schema=SCHEMA), measured, _published(published, protocols)]
     rows = pl.concat(tables, how="diagonal")  # what only one kind has is null for the other
     return _ranked(rows, unranked).select(SCHEMA.names()).sort(*_order(), nulls_last=True, maintain_order=True)
 

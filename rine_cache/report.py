@@ -14,7 +14,7 @@ from rine_cache.markdown import markdown_table
 from rine_cache.specs.benchmark import MEAN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rine_cache.specs.benchmark import BenchmarkSpec, ProtocolSpec
 
@@ -68,7 +68,8 @@ def _protocol_section(name: str, protocol: ProtocolSpec, rows: pl.DataFrame) -> 
         lines.setdefault(key, {})[row["metric"]] = row
     header = ["rank", "method", "training set", "kind", *(METRIC_TITLES[metric] for metric in protocol.headline)]
     header += ["coverage", "real + fake", "source"]
-    body = [_line(cells, protocol) for cells in sorted(lines.values(), key=lambda c: _best(c, protocol))]
+    leaky = _leaky(rows)
+    body = [_line(cells, protocol, leaky) for cells in sorted(lines.values(), key=lambda c: _best(c, protocol))]
     unlisted = rows.filter(kind="published")["method"].n_unique() - shown.filter(kind="published")["method"].n_unique()
     footnote = f"\n{unlisted} more published methods state no mean; their test sets are in the Parquet file.\n"
     return f"### {_heading(name, protocol)}\n\n{markdown_table(header, body)}" + (footnote if unlisted > 0 else "")
@@ -100,7 +101,13 @@ def _best(cells: dict[str, dict[str, Any]], protocol: ProtocolSpec) -> tuple[boo
     return (value is None, -(value or 0.0), method)
 
 
-def _line(cells: dict[str, dict[str, Any]], protocol: ProtocolSpec) -> list[str]:
+def _leaky(rows: pl.DataFrame) -> dict[str, int]:
+    """Count, by training set, the test sets that hold images of it."""
+    leaks = rows.filter(pl.col("n_leaked") > 0).group_by("training_set").agg(pl.col("test_set").n_unique())
+    return dict(leaks.iter_rows())
+
+
+def _line(cells: dict[str, dict[str, Any]], protocol: ProtocolSpec, leaky: dict[str, int]) -> list[str]:
     first = next(iter(cells.values()))
     lead = cells.get(protocol.headline[0], first)
     counts = f"{first['n_real']:,} + {first['n_fake']:,}" if first["n_real"] is not None else ""
@@ -115,14 +122,22 @@ def _line(cells: dict[str, dict[str, Any]], protocol: ProtocolSpec) -> list[str]
         *(_value(cells.get(metric)) for metric in protocol.headline),
         first["coverage"] or "",
         counts,
-        "; ".join(filter(None, (_shorten(first["source"]), first["note"], _departure(first, protocol)))),
+        "; ".join(filter(None, (_shorten(first["source"]), first["note"], *_warnings(first, protocol, leaky)))),
     ]
 
 
+def _warnings(line: dict[str, Any], protocol: ProtocolSpec, leaky: dict[str, int]) -> Iterator[str]:
+    """Say of a measured line what a reader must know beyond its note."""
+    if line["kind"] == "measured" and not line["oracle"]:
+        yield _departure(line, protocol)
+        if count := leaky.get(line["training_set"]):
+            yield f"LEAK: {count} of its test sets hold images of its training set, see audits/all/duplicates.md"
+
+
 def _departure(line: dict[str, Any], protocol: ProtocolSpec) -> str:
-    """Note of a measured line that it was trained on something else than its protocol asks for."""
+    """Note that a line was trained on something else than its protocol asks for."""
     asked = protocol.training_sets
-    if not asked or line["kind"] != "measured" or line["oracle"] or line["training_set"] in asked:
+    if not asked or line["training_set"] in asked:
         return ""
     return f"trained on {line['training_set']}, not on {_alternatives(asked)}"
 

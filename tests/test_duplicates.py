@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rine_cache import duplicates as module
-from rine_cache.duplicates import DISTANCE, find_duplicates, write_duplicates
+from rine_cache.duplicates import DISTANCE, find_duplicates, read_leaks, write_duplicates
 from rine_cache.duplicates_report import render_duplicates
 from rine_cache.errors import ResultsError
 from rine_cache.specs.benchmark import BenchmarkSpec
@@ -236,3 +236,29 @@ def test_an_audit_given_twice_is_refused() -> None:
 def test_unreadable_images_alone_are_no_duplicates() -> None:
     lost = [{"label": 0, "reason": "empty", "content": "same"}] * 2
     assert find_duplicates([made_audit("x", lost)], {}, [BENCHMARK]).table.is_empty()
+
+
+def test_leaks_are_read_back_with_zero_where_none_was_found(tmp_path: Path) -> None:
+    photos = made_audit("photos", [{"label": 0, "split": "train", "content": "a"}, {"label": 0, "split": "val"}])
+    leaky = made_audit("test", [{"label": 0, "content": "a", "perceptual_hash": OTHER}, {"label": 1}])
+    clean = made_audit(
+        "test", [{"label": 0, "perceptual_hash": OTHER}, {"label": 1, "perceptual_hash": ~OTHER & 2**64 - 1}]
+    )
+    expected = {"training_set": ["mine"], "benchmark": ["bench"], "test_set": ["gen"]}
+    for test, count in ((leaky, 1), (clean, 0)):
+        found = find_duplicates([photos, test], {"mine": TRAINING_SET}, [BENCHMARK])
+        write_duplicates(found, tmp_path / "d.parquet")
+        assert read_leaks(tmp_path / "d.parquet").to_dict(as_series=False) == {**expected, "n_leaked": [count]}
+
+
+def test_leaks_of_nothing_are_none(tmp_path: Path) -> None:
+    write_duplicates(find_duplicates([], {}, []), tmp_path / "d.parquet")
+    assert read_leaks(tmp_path / "d.parquet").is_empty()
+
+
+def test_another_file_is_refused_as_duplicates(tmp_path: Path) -> None:
+    pl.DataFrame({"x": [1]}).write_parquet(tmp_path / "other.parquet")
+    with pytest.raises(
+        ResultsError, match=r"other.parquet is not a file of duplicates .*rine-cache dataset duplicates"
+    ):
+        read_leaks(tmp_path / "other.parquet")

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from rine_cache.cli.results import leaderboard as leaderboard_command
+from rine_cache.duplicates import find_duplicates, write_duplicates
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import MEAN, evaluate, write_metrics
 from rine_cache.evaluate import SCHEMA as METRICS_SCHEMA
@@ -19,6 +20,8 @@ from rine_cache.published import COLUMNS
 from rine_cache.specs.base import parse, read_yaml
 from rine_cache.specs.benchmark import BenchmarkSpec
 from rine_cache.specs.config import load_config
+from rine_cache.specs.data import TrainingSetSpec
+from tests.audits import made_audit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -509,3 +512,32 @@ def test_the_same_input_gives_the_same_bytes(benchmarks: list[BenchmarkSpec], tm
         write_leaderboard(build_leaderboard([tmp_path / "metrics.parquet"], [PUBLISHED], benchmarks), path)
         written.append(path.read_bytes())
     assert written[0] == written[1] == written[2]
+
+
+def test_leaked_images_stand_beside_what_was_measured_on_them(tmp_path: Path) -> None:
+    rows = [
+        {**MEASURED, "test_set": name, "fingerprint": name, "training_set": "mine"} for name in ("gen", "other", MEAN)
+    ]
+    bench = BenchmarkSpec.model_validate(
+        {
+            "name": "genimage",
+            "title": "x",
+            "test_sets": {"gen": {"dataset": "test"}, "other": {"dataset": "clean"}},
+            "protocols": {"genimage-3": {"test_sets": ["gen", "other"]}},
+        }
+    )
+    training_set = TrainingSetSpec.model_validate(
+        {"train": [{"dataset": "photos", "view": "x"}], "validation": [{"dataset": "photos", "view": "x"}]}
+    )
+    photos, clean = (
+        made_audit("photos", [{"label": 0, "content": "a"}]),
+        made_audit("clean", [{"label": 0}, {"label": 1}]),
+    )
+    test = made_audit("test", [{"label": 0, "content": "a"}, {"label": 1, "perceptual_hash": None}])
+    write_duplicates(find_duplicates([photos, clean, test], {"mine": training_set}, [bench]), tmp_path / "d.parquet")
+    write_metrics(pl.DataFrame(rows, schema=METRICS_SCHEMA), tmp_path / "m.parquet")
+    table = build_leaderboard([tmp_path / "m.parquet"], [], [bench], tmp_path / "d.parquet")
+    leaked = dict(table.select("test_set", "n_leaked").iter_rows())
+    # The image stands in both sides of the training set. A mean is over images that are counted with their test sets.
+    assert leaked == {"gen": 2, "other": 0, MEAN: None}
+    assert build_leaderboard([tmp_path / "m.parquet"], [], [bench])["n_leaked"].null_count() == 3

@@ -336,3 +336,12 @@ def test_a_rendered_leaderboard_is_written_whole(tmp_path: Path) -> None:
     write_markdown("a ± b\n", path)
     assert path.read_text(encoding="utf-8") == "a ± b\n"
     assert [file.name for file in path.parent.iterdir()] == ["leaderboard.md"]
+
+
+def test_a_measured_line_says_that_its_test_sets_hold_training_images() -> None:
+    leaky = {**MEASURED, "test_set": "one", "n_leaked": 3}
+    clean = {**MEASURED, "training_set": "other", "method": "RINE-clean"}
+    lines = table_of(render(MEASURED, leaky, clean, PUBLISHED), "both: mean of 2 test sets")
+    leak = "LEAK: 1 of its test sets hold images of its training set, see audits/all/duplicates.md"
+    assert [leak in line["source"] for line in lines] == [line["method"] == "RINE" for line in lines]
+    assert sum(leak in line["source"] for line in lines) == 1

@@ -55,6 +55,7 @@ def leaderboard() -> None:
 @click.option("--published", multiple=True, type=IN_PATH, help="CSV of published numbers; may be repeated.")
 @click.option("--benchmark", "benchmarks", multiple=True, help="Benchmark: file or inline JSON; may be repeated.")
 @click.option("--out", required=True, type=OUT_FILE, help="Leaderboard to write, a Parquet file.")
+@click.option("--duplicates", type=IN_PATH, help="What `dataset duplicates` found: marks training images in test sets.")
 @click.option("--markdown", type=OUT_FILE, help="Also write it for people.")
 @log_option
 def build(
@@ -62,6 +63,7 @@ def build(
     published: tuple[Path, ...],
     benchmarks: tuple[str, ...],
     out: Path,
+    duplicates: Path | None,
     markdown: Path | None,
 ) -> None:
     """Join measured and published numbers into one long table.
@@ -78,7 +80,7 @@ def build(
     from rine_cache.specs.benchmark import BenchmarkSpec
 
     specs = [parse_argument(BenchmarkSpec, benchmark) for benchmark in benchmarks]
-    table = build_leaderboard(metrics, published, specs)
+    table = build_leaderboard(metrics, published, specs, duplicates)
     write_leaderboard(table, out)
     if markdown is not None:
         write_markdown(render_markdown(table, specs), markdown)

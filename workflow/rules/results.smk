@@ -33,6 +33,7 @@ rule leaderboard:
         ),
         published=list(CONFIG.published),
         benchmarks=list(CONFIG.benchmarks),
+        duplicates="results/audits/all/duplicates.parquet",
     output:
         table="results/leaderboard.parquet",
         markdown="results/leaderboard.md",
@@ -48,8 +49,8 @@ rule leaderboard:
     message:
         "building the leaderboard"
     shell:
-        "rine-cache leaderboard build {params.files} {params.own} --out {output.table:q} --markdown {output.markdown:q} "
-        "--log {log:q}"
+        "rine-cache leaderboard build {params.files} {params.own} --duplicates {input.duplicates:q} "
+        "--out {output.table:q} --markdown {output.markdown:q} --log {log:q}"
 
 
 rule matrix:
