@@ -176,6 +176,18 @@ def resolve_precision(precision: str, device: str) -> str:
     return precision
 
 
+def token_shape(architecture: str) -> tuple[int, int]:
+    """Return K blocks and the token width D of an architecture, without making it.
+
+    Raises
+    ------
+    EncoderError
+        If open_clip has none of that name, or it is no plain vision transformer.
+    """
+    tower = _architecture(architecture)["vision_cfg"]
+    return tower["layers"], tower["width"]
+
+
 def _architecture(name: str) -> dict[str, Any]:
     """Return an architecture's configuration, refusing what is no open_clip ViT before anything is fetched."""
     if name not in open_clip.list_models():

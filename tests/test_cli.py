@@ -615,3 +615,10 @@ def test_the_commands_from_caches_to_a_leaderboard(
     show = ["leaderboard", "show", "--file", "l.parquet", "--config", "config.yaml", "--benchmark"]
     assert "### both: mean of 2 test sets" in rine_cache(*show, "tiny").out
     assert "benchmark 'tinny' is not in l.parquet; did you mean 'tiny'?" in refused(rine_cache(*show, "tinny"))
+
+
+def test_a_head_of_another_architecture_is_refused_when_it_is_imported(rine_cache: Callable[..., Answer]) -> None:
+    official = Path(__file__).parent / "data" / "model_2class_trainable.pth"
+    answer = rine_cache("head", "import", official, "--out", "x.safetensors", "--architecture", "ViT-B-16-quickgelu")
+    assert "24 blocks of width 1024, but ViT-B-16-quickgelu has 12 of width 768; give --architecture" in refused(answer)
+    assert not Path("x.safetensors").exists()

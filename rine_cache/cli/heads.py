@@ -121,10 +121,19 @@ def import_(source: Path, out: Path, method: str, training_set: str, architectur
     Example:
       rine-cache head import model_4class_trainable.pth --out rine-4class.safetensors --training-set progan-4
     """
+    from rine_cache.encoders import token_shape
+    from rine_cache.errors import HeadError
     from rine_cache.heads.head import save_head
     from rine_cache.heads.official import import_official
 
     imported = import_official(source, method=method, architecture=architecture, training_set=training_set)
+    blocks, width = token_shape(architecture)
+    features = imported.card.features
+    if (features.block_count, features.token_width) != (blocks, width):
+        raise HeadError(
+            f"{source} is a head on {features.block_count} blocks of width {features.token_width}, but {architecture} "
+            f"has {blocks} of width {width}; give --architecture the encoder it was trained on"
+        )
     save_head(imported, out)
     LOG.info("%s: %d trainable parameters, %s", out, imported.trainable_parameters, imported.card.head)
 
