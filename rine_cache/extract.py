@@ -374,8 +374,7 @@ class _SlabFiller:
         if self._waiting:
             self._encode()
         for place, original in self._repeats:
-            self._content.copy_row(place, self._content, original)
-        self.copied += len(self._repeats)
+            self._copy(place, self._content, original)
         self._remember(self._slab, self._content)
         return self._content
 
@@ -451,8 +450,7 @@ class _SlabFiller:
             **image.facts._asdict(),
         }
         for name, table in self._content.tables.items():
-            value = known[name]
-            table[place] = value.encode()[:8] if isinstance(value, str) else value
+            table[place] = known[name]
 
 
 def _report(cache: FeatureCache, manifest: Manifest, *, encoded: int, copied: int) -> ExtractionReport:
@@ -490,5 +488,5 @@ class _ParentGuard:
 
 
 def _library_versions() -> dict[str, str]:
-    names = ("rine-cache", "torch", "open_clip_torch", "h5py", "numpy", "pillow")
+    names = ("rine-cache", "torch", "open_clip_torch", "h5py", "numpy", "pillow", "ImageHash")
     return {name: metadata.version(name) for name in names}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import imagehash
 import numpy as np
+from PIL import ExifTags
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,9 +68,14 @@ def facts_of(opened: Image.Image, rgb: Image.Image) -> ImageFacts:
         format=opened.format or "?",
         mode=opened.mode,
         jpeg_quality=_jpeg_quality(getattr(opened, "quantization", None)),
-        exif=bool(opened.info.get("exif")),
+        exif=_holds_exif(opened),
         perceptual_hash=int.from_bytes(np.packbits(imagehash.phash(rgb).hash).tobytes(), "big"),
     )
+
+
+def _holds_exif(opened: Image.Image) -> bool:
+    in_tiff = ExifTags.Base.ExifOffset in getattr(opened, "tag_v2", ())  # a TIFF is made of tags itself
+    return in_tiff or bool(opened.info.get("exif"))
 
 
 def _jpeg_quality(tables: dict[int, list[int]] | None) -> int:

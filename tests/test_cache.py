@@ -17,6 +17,7 @@ from rine_cache.cache import (
     open_writer,
     part_path,
 )
+from rine_cache.cache import reader as reading
 from rine_cache.cache import writer as writing
 from rine_cache.errors import (
     CacheBusyError,
@@ -151,6 +152,27 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
         file["features"] = np.zeros(600)
     with pytest.raises(CacheError, match="not a rine-cache file"):
         FeatureCache(tmp_path / "foreign.h5")
+
+
+def test_a_file_that_cannot_be_read_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_all(tmp_path / "x.h5")
+
+    def forbidden(*_: object) -> bytes:
+        raise PermissionError(13, os.strerror(13))
+
+    monkeypatch.setattr(reading, "read_bytes", forbidden)
+    with pytest.raises(CacheError, match=r"cannot read .*x\.h5: Permission denied"):
+        FeatureCache(path)
+
+
+def test_an_open_cache_outlives_its_file(tmp_path: Path) -> None:
+    path = write_all(tmp_path / "x.h5")
+    found = FeatureCache(path)
+    path.unlink()
+    slab = found.read_slab(1)
+    assert slab is not None
+    np.testing.assert_array_equal(slab.checksums(), slab_of(SHAPE, 1).checksums())
+    assert list(found.damaged_slabs()) == []
 
 
 def test_any_flipped_byte_is_found(tmp_path: Path) -> None:

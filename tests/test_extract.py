@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -11,17 +12,20 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from rine_cache.cache import FeatureCache, Status, part_path
 from rine_cache.errors import CacheError, CacheMismatchError, ManifestError
 from rine_cache.extract import ParentGoneError, _ParentGuard, extract
+from rine_cache.images import decode
 from rine_cache.layouts import list_images
 from rine_cache.manifest import Manifest, build_manifest
 from rine_cache.quarantine import Reason
 from rine_cache.specs.data import DatasetSpec
 from rine_cache.specs.encoding import CenterViewSpec, TrainViewSpec
+from tests import container_twins as twins
 from tests.conftest import CENTER, SIZE, StandInEncoder
 
 if TYPE_CHECKING:
@@ -31,8 +35,8 @@ if TYPE_CHECKING:
 TRAIN = TrainViewSpec(kind="train", size=SIZE, draws=3)
 
 
-def manifest_of(root: Path) -> Manifest:
-    return build_manifest(list_images(DatasetSpec(root=str(root))).table, root)
+def manifest_of(root: Path, layout: str = "folder") -> Manifest:
+    return build_manifest(list_images(DatasetSpec(root=str(root), layout=layout)).table, root)
 
 
 def run(manifest: Manifest, output: Path, encoder: StandInEncoder | None = None, **changes: Any) -> Any:
@@ -51,8 +55,6 @@ def test_every_row_equals_encoding_its_image_alone(make_images: Callable[..., Pa
         alone = encoder.encode(np.stack([crop] * encoder.batch_size))
         np.testing.assert_array_equal(found.features[:, row, 0], alone.tokens["ln_2"][:, 0])
         np.testing.assert_array_equal(found.embedding[row, 0], alone.embedding[0])
-        assert (found.tables["height"][row], found.tables["width"][row]) == pixels.shape[:2]
-    assert set(found.tables["format"].tolist()) == {b"PNG"}
 
 
 def test_the_block_tap_is_kept_when_it_is_asked_for(make_images: Callable[..., Path], tmp_path: Path) -> None:
@@ -174,6 +176,138 @@ def test_a_cache_of_another_key_is_replaced_only_when_the_new_one_is_sealed(
 def test_a_view_of_another_size_than_the_encoders_is_refused(make_images: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(CacheMismatchError, match="32 pixels a side"):
         run(manifest_of(make_images(per_class=1)), tmp_path / "x.h5", view=CenterViewSpec(kind="center", size=32))
+
+
+def test_the_facts_of_every_image_are_those_of_its_file(make_images: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_images(per_class=2)
+    exif = Image.Exif()
+    exif[0x0110] = "a camera"
+    photo = Image.open(root / "0_real" / "000.png")
+    photo.save(root / "0_real" / "photo.jpg", quality=83, exif=exif)
+    photo.convert("L").save(root / "0_real" / "gray.jpg", quality=31)
+    photo.convert("P").save(root / "1_fake" / "palette.gif")
+    photo.convert("CMYK").save(root / "1_fake" / "cmyk.jpeg", quality=100)
+    photo.convert("RGBA").save(root / "1_fake" / "alpha.webp")
+    photo.save(root / "1_fake" / "long.jp2")
+    manifest = manifest_of(root)
+    run(manifest, tmp_path / "x.h5")
+    tables = FeatureCache(tmp_path / "x.h5").tables
+    for row, image_id in enumerate(manifest.table["image_id"]):
+        content = (root / image_id).read_bytes()
+        facts = decode(content).facts
+        stored = {name: table[row] for name, table in tables.items()}
+        assert stored["content_sha256"].tobytes() == hashlib.sha256(content).digest()
+        assert stored["file_size"] == len(content)
+        assert {name: stored[name] for name in facts._fields} == {
+            name: value.encode() if isinstance(value, str) else value for name, value in facts._asdict().items()
+        }
+    assert set(tables["format"]) == {b"PNG", b"JPEG", b"GIF", b"WEBP", b"JPEG2000"}
+    assert set(tables["jpeg_quality"]) == {0, 31, 83, 100}
+    assert tables["exif"].sum() == 1
+
+
+def test_of_a_quarantined_image_what_is_known_is_kept(make_images: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_images(per_class=1)
+    (root / "0_real" / "text.png").write_text("not an image")
+    (root / "0_real" / "gone.png").write_text("soon gone")
+    manifest = manifest_of(root)
+    (root / "0_real" / "gone.png").unlink()
+    run(manifest, tmp_path / "x.h5")
+    tables = FeatureCache(tmp_path / "x.h5").tables
+    rows = {image_id: row for row, image_id in enumerate(manifest.table["image_id"])}
+    text, gone = rows["0_real/text.png"], rows["0_real/gone.png"]
+    assert tables["content_sha256"][text].tobytes() == hashlib.sha256(b"not an image").digest()
+    assert tables["file_size"][[text, gone]].tolist() == [12, 0]
+    assert not tables["content_sha256"][gone].any()
+    for name in set(tables) - {"status", "reason", "content_sha256", "file_size"}:
+        assert not any(tables[name][[text, gone]].tolist()), name
+
+
+def contents_of(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.png"))}
+
+
+def write_tars(root: Path, contents: dict[str, bytes]) -> Path:
+    """Put images into two tars, in label folders."""
+    members = list(contents.items())
+    twins.write_tar(root / "train-00000-of-00002.tar", members[::2])
+    twins.write_tar(root / "train-00001-of-00002.tar", members[1::2])
+    return root
+
+
+def write_parquets(root: Path, contents: dict[str, bytes]) -> Path:
+    """Put images into two Parquet files, in row groups of three."""
+    for number in range(2):
+        members = list(contents.items())[number::2]
+        labels = ["fake" if "fake" in name else "real" for name, _ in members]
+        images = twins.hub_images([content for _, content in members], [name for name, _ in members])
+        twins.write_parquet(
+            root / f"train-{number:05d}-of-00002.parquet", {"image": images, "label": pa.array(labels)}, 3
+        )
+    return root
+
+
+CONTAINERS = {"webdataset": write_tars, "parquet": write_parquets}
+
+
+@pytest.mark.parametrize("layout", CONTAINERS)
+@pytest.mark.parametrize("workers", [1, 4])
+def test_images_inside_containers_give_the_rows_that_they_give_as_files(
+    make_images: Callable[..., Path], tmp_path: Path, layout: str, workers: int
+) -> None:
+    root = make_images(per_class=9)
+    (root / "0_real" / "cut.png").write_bytes((root / "0_real" / "000.png").read_bytes()[:300])
+    contents = contents_of(root)
+    run(manifest_of(root), tmp_path / "files.h5", view=TRAIN)
+    inside = manifest_of(CONTAINERS[layout](tmp_path / layout, contents), layout)
+    report = run(inside, tmp_path / "inside.h5", view=TRAIN, workers=workers)
+    assert (report.images, report.encoded, report.quarantined) == (28, 27, {"damaged": 1})
+    files, found = FeatureCache(tmp_path / "files.h5"), FeatureCache(tmp_path / "inside.h5")
+    row_of = {digest.tobytes(): row for row, digest in enumerate(files.content_sha256)}
+    rows = [row_of[digest.tobytes()] for digest in found.content_sha256]
+    assert sorted(rows) == list(range(28))
+    np.testing.assert_array_equal(found.features, files.features[:, rows])
+    np.testing.assert_array_equal(found.embedding, files.embedding[rows])
+    for name, table in found.tables.items():
+        np.testing.assert_array_equal(table, files.tables[name][rows], err_msg=name)
+    assert run(inside, tmp_path / "again.h5", view=TRAIN, reuse=[tmp_path / "files.h5"]).encoded == 0
+    assert (tmp_path / "again.h5").read_bytes() == (tmp_path / "inside.h5").read_bytes()
+
+
+@pytest.mark.parametrize("layout", CONTAINERS)
+@pytest.mark.parametrize(
+    ("happens", "message"), [("vanishes", "has gone"), ("changes", "not the file that was listed")]
+)
+def test_a_container_that_vanishes_or_changes_stops_the_run_which_goes_on_once_it_is_back(
+    make_images: Callable[..., Path], tmp_path: Path, layout: str, happens: str, message: str
+) -> None:
+    root = CONTAINERS[layout](tmp_path / layout, contents_of(make_images(per_class=30)))
+    manifest = manifest_of(root, layout)
+    run(manifest, tmp_path / "whole.h5")
+    last = sorted(root.iterdir())[-1]
+    away = last.rename(tmp_path / "away")
+    if happens == "changes":
+        others = {name: content + b"!" for name, content in contents_of(make_images("few", per_class=3)).items()}
+        CONTAINERS[layout](tmp_path / "other", others)
+        (tmp_path / "other" / last.name).rename(last)
+    with pytest.raises(ManifestError, match=message):
+        run(manifest, tmp_path / "x.h5")
+    away.replace(last)
+    report = run(manifest, tmp_path / "x.h5")
+    assert report.quarantined == {}
+    assert report.encoded == 90 - 32, "the two slabs of 16 that the first file filled were done"
+    assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_a_row_without_bytes_is_quarantined_as_missing(tmp_path: Path) -> None:
+    images = twins.hub_images([twins.png(0), None, twins.png(1)], [None] * 3)
+    twins.write_parquet(tmp_path / "data" / "a.parquet", {"image": images, "label": pa.array(["real", "fake", "fake"])})
+    manifest = manifest_of(tmp_path / "data", "parquet")
+    report = run(manifest, tmp_path / "x.h5")
+    assert (report.images, report.encoded, report.quarantined) == (3, 2, {"missing": 1})
+    found = FeatureCache(tmp_path / "x.h5")
+    assert found.reason.tolist() == [0, Reason.MISSING, 0]
+    assert not found.content_sha256[1].any()
 
 
 class Slow(StandInEncoder):

@@ -14,11 +14,10 @@ from rine_cache.cache.hdf5 import (
     part_path,
     read_bytes,
     read_layout,
-    read_slab,
     skeleton_digest,
     user_block,
 )
-from rine_cache.cache.slab import ROW_TABLES, Status
+from rine_cache.cache.slab import ROW_TABLES, Slab, Status
 from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheUnsealedError
 from rine_cache.provenance import fingerprint
 
@@ -28,11 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rine_cache.cache.slab import Slab
-
 
 class FeatureCache:
-    """A sealed cache, mapped read-only.
+    """A sealed cache, mapped read-only: it stays as it was opened when its path is given to another file, or deleted.
 
     Attributes
     ----------
@@ -58,15 +55,16 @@ class FeatureCache:
         """
         _refuse_unsealed(path)
         self.path = path
-        self._layout = read_layout(path)
-        if user_block(skeleton_digest(path, self._layout)) != read_bytes(path, 0, USER_BLOCK):
+        layout = read_layout(path)
+        if user_block(skeleton_digest(path, layout)) != read_bytes(path, 0, USER_BLOCK):
             raise CacheCorruptError(
                 f"{path} is damaged outside its features: its seal does not match; delete it and extract it again"
             )
-        self.shape, self.identity = self._layout.shape, self._layout.identity
-        self.features: np.memmap[Any, np.dtype[np.float16]] = self._layout.map(path, "features")
-        self.embedding: np.memmap[Any, np.dtype[np.float16]] = self._layout.map(path, "embedding")
-        self.tables: dict[str, NDArray[Any]] = {name: np.array(self._layout.map(path, name)) for name in ROW_TABLES}
+        self.shape, self.identity = layout.shape, layout.identity
+        self.features: np.memmap[Any, np.dtype[np.float16]] = layout.map(path, "features")
+        self.embedding: np.memmap[Any, np.dtype[np.float16]] = layout.map(path, "embedding")
+        self._checksums = layout.map(path, "checksum")  # (S, K+2, 32)
+        self.tables: dict[str, NDArray[Any]] = {name: np.array(layout.map(path, name)) for name in ROW_TABLES}
         self.status: NDArray[np.uint8] = self.tables["status"]
         self.reason: NDArray[np.uint8] = self.tables["reason"]
         self.content_sha256: NDArray[np.uint8] = self.tables["content_sha256"]
@@ -104,27 +102,37 @@ class FeatureCache:
     def damaged_slabs(self) -> Iterator[tuple[int, list[str]]]:
         """Re-read every byte; yield each slab whose checksums fail, and what failed in it."""
         for slab in range(self.shape.slabs):
-            bad = self._damage(read_slab(self.path, self._layout, slab), slab)
+            bad = self._damage(self._slab(slab), slab)
             if bad.size:
                 parts = [f"block {index}" for index in range(self.shape.blocks)] + ["embedding", "row tables"]
                 yield slab, [parts[index] for index in bad]
 
     def read_slab(self, slab: int) -> Slab | None:
-        """Read one slab, its features mapped, and check it: None if its checksums fail."""
-        content = read_slab(self.path, self._layout, slab)
+        """Return one slab, its features mapped, once it was checked; None if its checksums fail."""
+        content = self._slab(slab)
         return None if self._damage(content, slab).size else content
+
+    def _slab(self, slab: int) -> Slab:
+        rows = self.shape.rows(slab)
+        return Slab(
+            features=self.features[:, rows],  # (K, n, V, D)
+            embedding=self.embedding[rows],  # (n, V, E)
+            tables={name: table[rows] for name, table in self.tables.items()},
+        )
 
     def _damage(self, content: Slab, slab: int) -> NDArray[np.int64]:
         """List which of a slab's checksums fail: K blocks, the embedding, the row tables."""
-        checksums = self._layout.map(self.path, "checksum")[slab]  # (K+2, 32)
-        return np.flatnonzero((content.checksums() != checksums).any(axis=1))
+        return np.flatnonzero((content.checksums() != self._checksums[slab]).any(axis=1))
 
 
 def _refuse_unsealed(path: Path) -> None:
     if not path.is_file():
         hint = "its extraction has not finished" if part_path(path).exists() else "make it"
         raise CacheError(f"no cache at {path}; {hint} (rine-cache extract, or snakemake)")
-    start = read_bytes(path, 0, len(SEALED))
+    try:
+        start = read_bytes(path, 0, len(SEALED))
+    except OSError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror}; mend that and run the same command again") from None
     if start.startswith(PART):
         raise CacheUnsealedError(f"{path} is not sealed: run the same `rine-cache extract` again to finish it")
     if start != SEALED:

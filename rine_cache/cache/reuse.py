@@ -69,7 +69,8 @@ class SealedRows:
     def __init__(self, paths: Iterable[Path], fingerprint: str) -> None:
         """Open the caches of `paths` whose encoding key has this fingerprint; others are passed over."""
         self._lock = threading.Lock()
-        self._slabs: OrderedDict[tuple[int, int], Slab | None] = OrderedDict()
+        self._slabs: OrderedDict[tuple[int, int], Slab] = OrderedDict()
+        self._damaged: set[tuple[int, int]] = set()
         self._caches: list[FeatureCache] = []
         self._indices: list[ContentIndex] = []
         for path in paths:
@@ -96,13 +97,17 @@ class SealedRows:
 
     def _checked_slab(self, number: int, slab_number: int) -> Slab | None:
         """Return a slab once its checksums were found to hold, None if they do not; the latest few are kept."""
+        key = (number, slab_number)
         with self._lock:
-            key = (number, slab_number)
+            if key in self._damaged:
+                return None
             if key not in self._slabs:
                 slab = self._caches[number].read_slab(slab_number)
                 if slab is None:
                     path = self._caches[number].path
                     LOG.warning("%s: slab %d is damaged, so its images are encoded again", path, slab_number)
+                    self._damaged.add(key)
+                    return None
                 self._slabs[key] = slab
                 if len(self._slabs) > _SLABS_AT_HAND:
                     self._slabs.popitem(last=False)
