@@ -5,6 +5,7 @@ Cached for every image while its bytes are in memory anyway, so that audits need
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import imagehash
@@ -86,6 +87,7 @@ def _jpeg_quality(tables: dict[int, list[int]] | None) -> int:
     return int(np.abs(_scaled_tables() - found).sum(axis=1).argmin()) + 1
 
 
+@functools.cache
 def _scaled_tables() -> NDArray[np.int64]:
     """Scale the standard's table as libjpeg's jpeg_quality_scaling does, for qualities 1 to 100, shape (100, 64)."""
     quality = np.arange(1, 101)[:, None]  # (100, 1)

@@ -78,7 +78,7 @@ class FeatureSet:
     labels
         0 real, 1 fake, shape (N,), int64.
     fingerprint
-        Digest over the parts' encoding keys, manifests, contents, subsets and splits.
+        Digest over the parts' encoding keys, manifests, contents, subsets, splits and shares.
     """
 
     def __init__(self, parts: Sequence[FeaturePart]) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -49,13 +49,14 @@ class Manifest:
 
     `table` has the columns of `SCHEMA`, one row per image; `root` is the folder that image ids are relative
     to; `digest` the sha256 over all columns and `listing_digest` that over those of the listing, 64 hexadecimal digits
-    each.
+    each; `listed_as` what asked for these images, root and layout and the like, for which another listing is another.
     """
 
     table: pl.DataFrame
     root: Path
     digest: str
     listing_digest: str
+    listed_as: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return N, the number of images."""
@@ -74,7 +75,7 @@ def _some_at_once(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield some
 
 
-def build_manifest(table: pl.DataFrame, root: Path) -> Manifest:
+def build_manifest(table: pl.DataFrame, root: Path, listed_as: dict[str, Any] | None = None) -> Manifest:
     """Make a manifest of listed images, in the order given.
 
     Parameters
@@ -83,6 +84,8 @@ def build_manifest(table: pl.DataFrame, root: Path) -> Manifest:
         Columns of `SCHEMA`, one row per image.
     root
         The folder that image ids and containers are relative to.
+    listed_as
+        What asked for these images; kept as it is.
 
     Raises
     ------
@@ -94,12 +97,13 @@ def build_manifest(table: pl.DataFrame, root: Path) -> Manifest:
     repeated = table.filter(pl.col("image_id").is_duplicated())
     if not repeated.is_empty():
         raise ManifestError(f"image id {repeated['image_id'][0]!r} stands twice in {root}")
-    return _manifest(table, root)
+    return _manifest(table, root, listed_as or {})
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest; the same images give the same bytes."""
-    header = {"rine_cache": json.dumps({"root": str(manifest.root), "digest": manifest.digest})}
+    facts = {"root": str(manifest.root), "digest": manifest.digest, "listed_as": manifest.listed_as}
+    header = {"rine_cache": json.dumps(facts)}
     with written_whole(path) as temporary:
         pq.write_table(manifest.table.to_arrow().replace_schema_metadata(header), temporary)
 
@@ -115,7 +119,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         arrow = pq.read_table(path)
         header = json.loads((arrow.schema.metadata or {})[b"rine_cache"])
-        root, written = Path(header["root"]), str(header["digest"])
+        root, written, listed_as = Path(header["root"]), str(header["digest"]), dict(header["listed_as"])
         table = pl.DataFrame(arrow).select(SCHEMA.names()).cast(dict(SCHEMA))  # type: ignore[arg-type]  # polars' stubs
     except FileNotFoundError:
         raise ManifestError(f"no manifest at {path}; make it with `rine-cache manifest`") from None
@@ -123,7 +127,7 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(
             f"{path} is not a manifest ({type(error).__name__}: {error}); make it with `rine-cache manifest`"
         ) from None
-    manifest = _manifest(table, root)
+    manifest = _manifest(table, root, listed_as)
     if manifest.digest != written:
         raise ManifestError(
             f"{path} was altered: its rows have digest {manifest.digest[:12]}, it was written with "
@@ -132,10 +136,10 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _manifest(table: pl.DataFrame, root: Path) -> Manifest:
+def _manifest(table: pl.DataFrame, root: Path, listed_as: dict[str, Any]) -> Manifest:
     digests = {name: _column_digest(table[name]) for name in SCHEMA}
     listing = fingerprint([digests[name] for name in ("image_id", "size", "container", "position")])
-    return Manifest(table, root, fingerprint(digests), listing)
+    return Manifest(table, root, fingerprint(digests), listing, listed_as)
 
 
 def _column_digest(column: pl.Series) -> str:

@@ -622,3 +622,27 @@ def test_a_head_of_another_architecture_is_refused_when_it_is_imported(rine_cach
     answer = rine_cache("head", "import", official, "--out", "x.safetensors", "--architecture", "ViT-B-16-quickgelu")
     assert "24 blocks of width 1024, but ViT-B-16-quickgelu has 12 of width 768; give --architecture" in refused(answer)
     assert not Path("x.safetensors").exists()
+
+
+def test_a_listing_whose_images_are_gone_stays_only_for_who_asks_for_the_same(
+    rine_cache: Callable[..., Answer], make_images: Callable[..., Path]
+) -> None:
+    root = make_images(per_class=2)
+    options = ("manifest", root, "--out", "m.parquet", "--subset", "gen-a")
+    assert rine_cache(*options).status == 0
+    before = Path("m.parquet").read_bytes()
+    root.rename(root.with_name("away"))
+    assert "stays as it is" in rine_cache(*options).err
+    other = refused(rine_cache(*options, "--subset", "gen-b"))
+    assert "was listed otherwise" in other
+    assert "'subsets': ['gen-a', 'gen-b']" in other
+    assert Path("m.parquet").read_bytes() == before
+
+
+def test_a_table_that_is_gone_keeps_its_listing(rine_cache: Callable[..., Answer]) -> None:
+    Path("images.csv").write_text("path,label\nmissing.png,fake\n")
+    Path("missing.png").write_bytes(b"x")
+    options = ("manifest", "images.csv", "--layout", "table", "--out", "m.parquet")
+    assert rine_cache(*options).status == 0
+    Path("images.csv").unlink()
+    assert "stays as it is" in rine_cache(*options).err

@@ -519,3 +519,21 @@ def test_the_config_schema_refuses_unknown_keys_and_names_every_known_one() -> N
     assert schema["additionalProperties"] is False
     assert set(schema["properties"]) == set(Config.model_fields)
     assert all(part["additionalProperties"] is False for part in schema["$defs"].values())
+
+
+def test_the_baselines_name_is_no_experiments() -> None:
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    config["experiments"]["metadata-only"] = config["experiments"].pop("sample")
+    with pytest.raises(ConfigError, match=r"experiments.metadata-only has the name of the built-in baseline"):
+        config_from(config)
+
+
+def test_a_data_set_that_nothing_names_is_tested_on_its_own() -> None:
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    config["datasets"] |= {"mine": {"root": "data/mine"}}
+    benchmarks = load_benchmarks(config_from(config), ROOT)
+    assert list(benchmarks)[-1] == "mine"
+    assert benchmarks["mine"].sources() == {("center224", "mine")}
+    config["datasets"]["mean"] = {"root": "data/mean"}
+    with pytest.raises(ConfigError, match="the benchmark of its own that datasets.mean would get is not valid"):
+        load_benchmarks(config_from(config), ROOT)

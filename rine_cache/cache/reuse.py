@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LOG = logging.getLogger(__name__)
-
-# Slabs that were checked and are kept at hand: neighbours in one data set are mostly neighbours in another.
-_SLABS_AT_HAND = 4
 
 
 class ContentIndex:
@@ -64,13 +60,16 @@ class ContentIndex:
 
 
 class SealedRows:
-    """The readable rows of all sealed caches that have one encoding key. Threads may share it."""
+    """The readable rows of all sealed caches that have one encoding key. Threads may share it.
+
+    As the key is all that identifies numbers, a row may come from another kind of device or another version of torch,
+    whose last bits before the rounding to float16 may differ.
+    """
 
     def __init__(self, paths: Iterable[Path], fingerprint: str) -> None:
         """Open the caches of `paths` whose encoding key has this fingerprint; others are passed over."""
         self._lock = threading.Lock()
-        self._slabs: OrderedDict[tuple[int, int], Slab] = OrderedDict()
-        self._damaged: set[tuple[int, int]] = set()
+        self._slabs: dict[tuple[int, int], Slab | None] = {}  # what was checked, mapped: no memory of its own
         self._caches: list[FeatureCache] = []
         self._indices: list[ContentIndex] = []
         for path in paths:
@@ -96,22 +95,14 @@ class SealedRows:
         return None
 
     def _checked_slab(self, number: int, slab_number: int) -> Slab | None:
-        """Return a slab once its checksums were found to hold, None if they do not; the latest few are kept."""
+        """Return a slab, mapped, once its checksums were found to hold; None if they do not."""
         key = (number, slab_number)
         with self._lock:
-            if key in self._damaged:
-                return None
             if key not in self._slabs:
-                slab = self._caches[number].read_slab(slab_number)
+                slab = self._slabs[key] = self._caches[number].read_slab(slab_number)
                 if slab is None:
                     path = self._caches[number].path
                     LOG.warning("%s: slab %d is damaged, so its images are encoded again", path, slab_number)
-                    self._damaged.add(key)
-                    return None
-                self._slabs[key] = slab
-                if len(self._slabs) > _SLABS_AT_HAND:
-                    self._slabs.popitem(last=False)
-            self._slabs.move_to_end(key)
             return self._slabs[key]
 
 

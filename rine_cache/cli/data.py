@@ -63,6 +63,7 @@ def manifest(
       rine-cache manifest data/GenImage --layout genimage --split val --out genimage.parquet
     """
     from rine_cache.cli.listing import listing_text
+    from rine_cache.errors import ManifestError
     from rine_cache.layouts import list_images
     from rine_cache.manifest import build_manifest, read_manifest, write_manifest
     from rine_cache.specs.base import parse
@@ -70,11 +71,17 @@ def manifest(
 
     given = {"root": str(root), "layout": layout, "label": label, "group_pattern": group_pattern}
     spec = parse(DatasetSpec, {**given, "subsets": subsets, "splits": splits}, "the command line")
-    if not root.exists() and out.exists() and read_manifest(out).root == root:
+    listed_as = spec.model_dump(mode="json", exclude={"obtain", "requires"})
+    if not root.exists() and out.exists():
+        if (earlier := read_manifest(out).listed_as) != listed_as:
+            raise ManifestError(
+                f"{root} is absent, and {out} was listed otherwise: as {earlier}, now {listed_as}; bring the images "
+                f"back, or list them as before"
+            )
         LOG.warning("%s is absent: the listing %s that was made of it stays as it is", root, out)
         return
     listing = list_images(spec)
-    write_manifest(build_manifest(listing.table, listing.root), out)
+    write_manifest(build_manifest(listing.table, listing.root, listed_as), out)
     for line in listing_text(listing).splitlines():
         LOG.info("%s", line)
     for reason, strays in listing.strays.items():

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from rine_cache.errors import ConfigError, nearest
 from rine_cache.specs.base import Name, Spec, parse, read_yaml
-from rine_cache.specs.benchmark import BenchmarkSpec, OneSource, ProtocolSpec
+from rine_cache.specs.benchmark import BenchmarkSpec
 from rine_cache.specs.data import DatasetPart, DatasetSpec, SampleSpec, TrainingSetSpec
 from rine_cache.specs.encoding import BUILTIN_VIEWS, Device, EncoderSpec, ViewSpec
 from rine_cache.specs.matrix import MatrixSpec
@@ -17,6 +17,9 @@ from rine_cache.specs.training import ExperimentSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+# The method, and so the experiment, that cross-validates a classifier without pixels on every test set.
+METADATA_ONLY = "metadata-only"
 
 
 class Config(Spec):
@@ -55,6 +58,8 @@ class Config(Spec):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
+        if METADATA_ONLY in self.experiments:
+            raise ValueError(f"experiments.{METADATA_ONLY} has the name of the built-in baseline; give it another")
         for name, experiment in self.experiments.items():
             _known(experiment.encoder, self.encoders, f"experiments.{name}.encoder")
             _known(experiment.training_set, self.training_sets, f"experiments.{name}.training_set")
@@ -170,10 +175,11 @@ def _named_datasets(config: Config, benchmarks: Mapping[str, BenchmarkSpec]) -> 
 
 def _own_benchmark(dataset: str) -> BenchmarkSpec:
     """Make the benchmark of a data set that nothing else names."""
-    return BenchmarkSpec(
-        name=dataset,
-        title=dataset,
-        about="All fake images of this data set against all its real ones.",
-        test_sets={dataset: OneSource(dataset=dataset)},
-        protocols={dataset: ProtocolSpec(test_sets=(dataset,), headline=("acc", "ap", "auc"))},
-    )
+    described = {
+        "name": dataset,
+        "title": dataset,
+        "about": "All fake images of this data set against all its real ones.",
+        "test_sets": {dataset: {"dataset": dataset}},
+        "protocols": {dataset: {"test_sets": [dataset], "headline": ["acc", "ap", "auc"]}},
+    }
+    return parse(BenchmarkSpec, described, f"the benchmark of its own that datasets.{dataset} would get")
