@@ -49,16 +49,17 @@ SCHEMA = pl.Schema(
 )
 # Known of an image once it has been decoded.
 _OF_PIXELS = ("width", "height", "format", "mode", "exif", "perceptual_hash")
-_HEADER = {"dataset", "manifest_digest", "content_digest", "encoding_fingerprint", "code_version"}
+_HEADER = {"dataset", "manifest_digest", "content_digest", "encoding_fingerprint", "crop_side", "code_version"}
 
 
 class Audit(NamedTuple):
     """A data set's audit.
 
     `header` holds the data set's name, the digests of its manifest and contents, the fingerprint of the encoding whose
-    cache it was taken from, and the code's version; `table` the columns of `SCHEMA`, one row per image in the
-    manifest's order. ``reason`` is null where an image could be read. What its file does not tell is null: of an
-    unreadable image all but its content and size, of one that is no JPEG the quality.
+    cache it was taken from, the side of that cache's crops in pixels, and the code's version; `table` the columns of
+    `SCHEMA`, one row per image in the manifest's order. ``reason`` is null where the cache holds the image's features.
+    What its file does not tell is null: where it could not be decoded, all but its content and size; where it is no
+    JPEG, the quality.
     """
 
     header: dict[str, Any]
@@ -83,7 +84,8 @@ def audit_dataset(dataset: str, cache: FeatureCache, manifest: Manifest) -> Audi
     dataset
         Its name in the configuration, by which benchmarks and training sets find it.
     cache
-        Any of its caches: the facts are the same in all.
+        Any of its caches. What a file is, is the same in all. But ``reason`` is why this very cache lacks an image: one
+        may be too large for a view that enlarges it, or give features that are not finite in one encoder alone.
     manifest
         The manifest that the cache was made from; see `FeatureCache.require_manifest`.
     """
@@ -111,6 +113,7 @@ def audit_dataset(dataset: str, cache: FeatureCache, manifest: Manifest) -> Audi
         "manifest_digest": manifest.digest,
         "content_digest": cache.content_digest,
         "encoding_fingerprint": cache.fingerprint,
+        "crop_side": cache.identity.key["view"]["size"],
         "code_version": code_version(),
     }
     images = manifest.table.select(IMAGE_COLUMNS)

@@ -8,7 +8,7 @@ import polars as pl
 
 from rine_cache.duplicates import EXACT
 from rine_cache.duplicates_report import twins_section
-from rine_cache.layouts.entry import FAKE, REAL
+from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL
 from rine_cache.markdown import markdown_table
 from rine_cache.shortcuts import FACTS, fact_aucs
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from rine_cache.audit import Audit
     from rine_cache.duplicates import Duplicates
 
-# The side of every CLIP model's input that the paper uses: smaller images are padded, or enlarged, by the views.
-_INPUT_SIDE = 224
 # From here on a fact is said to tell the classes apart.
 _TELLING = 0.75
 _NAMED = 3
-_OF_SIZE = ("width x height", "width", "height", "short side")
-_CLASSES = {REAL: "real", FAKE: "fake"}
+_OF_SIZE = ("width x height", "width", "height", "short side", "aspect")
 
 
 def render_audit(audit: Audit, duplicates: Duplicates) -> str:
     """Render an audit.
+
+    Duplicates within the data set are found here too, as its warning of contradictory labels needs them and the page of
+    all data sets may be made much later: that takes seconds for a million images, which took hours to encode.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def render_audit(audit: Audit, duplicates: Duplicates) -> str:
         What `rine_cache.duplicates.find_duplicates` finds in it alone.
     """
     images, readable = audit.table, audit.readable
-    counts = ", ".join(f"{readable.filter(label=label).height:,} {name}" for label, name in _CLASSES.items())
+    counts = ", ".join(f"{readable.filter(label=label).height:,} {name}" for label, name in enumerate(LABEL_NAMES))
     lost = images.height - readable.height
     sections = [
         f"# Audit of {audit.dataset}\n",
@@ -48,14 +48,14 @@ def render_audit(audit: Audit, duplicates: Duplicates) -> str:
     if lost:
         sections.append(_quarantine(images))
     if not readable.is_empty():
-        sections += [_files(readable), _sizes(readable), _telling(readable)]
+        sections += [_files(readable), _sizes(readable, audit.header["crop_side"]), _telling(readable)]
     sections.append(f"## Duplicates within the data set\n\n{twins_section(duplicates, 'within')}")
     return "\n".join(sections)
 
 
 def _warnings(audit: Audit, duplicates: Duplicates) -> list[str]:
     readable = audit.readable
-    present = [name for label, name in _CLASSES.items() if label in readable["label"]]
+    present = [name for label, name in enumerate(LABEL_NAMES) if label in readable["label"]]
     found = []
     if lost := audit.table.height - readable.height:
         found.append(f"{lost:,} images ({_share(lost, audit.table.height)}) could not be read.")
@@ -64,21 +64,22 @@ def _warnings(audit: Audit, duplicates: Duplicates) -> list[str]:
     exact = duplicates.table.filter(kind=EXACT)
     if not exact.is_empty() and exact["found_conflicts"][0]:
         found.append(f"{exact['found_conflicts'][0]:,} images hold the same bytes as one of the other label.")
+    side = audit.header["crop_side"]
     padded = {
-        name: _mean_share(readable.filter(label=label), FACTS["short side"] < _INPUT_SIDE)
-        for label, name in _CLASSES.items()
+        name: _mean_share(readable.filter(label=label), FACTS["short side"] < side)
+        for label, name in enumerate(LABEL_NAMES)
         if name in present
     }
     if set(padded.values()) != {"0 %"}:
         shares = " and ".join(f"{share} of the {name} images" for name, share in padded.items())
-        found.append(f"{shares} are smaller than {_INPUT_SIDE} pixels, and padded by a centre crop.")
+        found.append(f"{shares} are smaller than {side} pixels, and padded by a centre crop.")
     if len(present) == 1:
         return [*found, f"All images are {present[0]}: nothing can be measured without a test set that has both."]
     aucs = {fact: auc for fact, auc in fact_aucs(readable).items() if auc is not None}
     of_size = max(_OF_SIZE, key=lambda fact: aucs.get(fact, 0))  # the others would say the same again
     for fact, auc in aucs.items():
         if auc >= _TELLING and (fact == of_size or fact not in _OF_SIZE):
-            sides = "; ".join(f"{name} {_described(readable, label, fact)}" for label, name in _CLASSES.items())
+            sides = "; ".join(f"{name} {_described(readable, label, fact)}" for label, name in enumerate(LABEL_NAMES))
             found.append(f"{fact[0].upper()}{fact[1:]} alone tells fake from real with AUC {_two(auc)}: {sides}.")
     return found
 
@@ -103,8 +104,8 @@ def _quarantine(images: pl.DataFrame) -> str:
 
 def _groups(readable: pl.DataFrame) -> list[tuple[str, str, pl.DataFrame]]:
     """List all images of each class, then those of each subset."""
-    groups = [(name, "all", readable.filter(label=label)) for label, name in _CLASSES.items()]
-    for label, name in _CLASSES.items():
+    groups = [(name, "all", readable.filter(label=label)) for label, name in enumerate(LABEL_NAMES)]
+    for label, name in enumerate(LABEL_NAMES):
         parts = readable.filter(label=label).partition_by("subset", as_dict=True)
         if len(parts) > 1:
             groups += [(name, str(subset), part) for (subset,), part in sorted(parts.items())]
@@ -130,14 +131,14 @@ def _files(readable: pl.DataFrame) -> str:
     return f"## Files\n\n{note}\n\n{markdown_table(header, body)}"
 
 
-def _sizes(readable: pl.DataFrame) -> str:
-    header = ["label", "subset", "short side", f"below {_INPUT_SIDE}", "commonest width x height"]
+def _sizes(readable: pl.DataFrame, side: int) -> str:
+    header = ["label", "subset", "short side", f"below {side}", "commonest width x height"]
     body = [
         [
             label,
             subset,
             _range(part.select(FACTS["short side"]).to_series()),
-            _mean_share(part, FACTS["short side"] < _INPUT_SIDE),
+            _mean_share(part, FACTS["short side"] < side),
             _commonest(part.select(fact=FACTS["width x height"])["fact"]),
         ]
         for label, subset, part in _groups(readable)

@@ -40,7 +40,7 @@ from rine_cache.audit import SCHEMA as AUDIT_SCHEMA
 from rine_cache.errors import ManifestError, ResultsError
 from rine_cache.files import written_whole
 from rine_cache.hamming import close_pairs
-from rine_cache.pairing import pair
+from rine_cache.pairing import pair, refuse_repeated
 from rine_cache.provenance import code_version
 from rine_cache.selection import chosen, in_share
 
@@ -98,13 +98,16 @@ class Duplicates(NamedTuple):
     ----------
     table
         Columns of `SCHEMA`. One row is an image of `collection` that has a twin in `reference`, with its nearest twin
-        there, one of the other class if any is as near: a test set's image in a training set (relation leakage), a data
-        set's in another (across) or in itself (within). At most `LISTED` rows per reference, side, collection and kind;
-        ``found`` counts all images with a twin of that kind, ``found_conflicts`` those with one of the other class. An
-        image with an exact twin does not count as near as well.
+        there, one of the other class if any is as near. In relation leakage the collection is a test set, the reference
+        one side of a training set; in across, two data sets; in within, a data set and itself. At most `LISTED` rows
+        per reference, side, collection and kind; ``found`` counts all images with a twin of that kind there,
+        ``found_conflicts`` those with one of the other class. An image with an exact twin in a reference is not near to
+        it as well; but an image with twins on both sides of a training set counts on each.
     header
-        What was compared: data sets, training sets with their sides and test sets, with their readable images; which
-        of them are not here; how many images were flat; the distance; and the code's version.
+        What was compared: data sets, training sets with their sides and test sets, with their readable images;
+        ``leaked``, per training set and test set, the test set's images that have a twin, exact or near, on either
+        side, each counted once; which data are not here; how many images were flat; the distance; and the code's
+        version.
     """
 
     table: pl.DataFrame
@@ -138,9 +141,7 @@ def find_duplicates(
         If a data set's audit is given twice.
     """
     names = [audit.dataset for audit in audits]
-    for name in names:
-        if names.count(name) > 1:
-            raise ResultsError(f"the audit of {name} is given more than once; give each once")
+    refuse_repeated(names, "audit of")
     sizes = [audit.table.height for audit in audits]
     starts = np.cumsum([0, *sizes])
     tables = {name: (int(start), audit.table) for name, start, audit in zip(names, starts, audits, strict=False)}
@@ -163,6 +164,7 @@ def find_duplicates(
         "datasets": {group.name: len(group.rows) for group in datasets},
         "training_sets": [[group.name, group.side, len(group.rows)] for group in trained],
         "test_sets": {group.name: len(group.rows) for group in tested},
+        "leaked": _leaked(leaks, trained, tested),
         "absent_training_sets": absent_training,
         "absent_test_sets": absent_tests,
         "flat": int((images["content"].is_not_null() & images["hash"].is_null()).sum()),
@@ -180,11 +182,13 @@ def write_duplicates(duplicates: Duplicates, path: Path) -> None:
 
 
 def read_leaks(path: Path) -> pl.DataFrame:
-    """Read how many images of each test set stand in each training set that it was compared with, exactly or nearly.
+    """Read how many images of each test set stand in each training set that it was compared with.
 
     Returns
     -------
-    Columns training_set, benchmark, test_set, n_leaked: those of the training and of the validation side together.
+    Columns training_set, benchmark, test_set and n_leaked: the test set's readable images that have a twin, exact or
+    near, on the training or the validation side, each counted once however many twins it has. 0 where none has; parts
+    of a training set that were not here count nothing.
 
     Raises
     ------
@@ -192,28 +196,19 @@ def read_leaks(path: Path) -> pl.DataFrame:
         If there is no file of duplicates at `path`.
     """
     try:
-        table = pq.read_table(path)
-        header = json.loads((table.schema.metadata or {})[b"rine_cache"])["duplicates"]
-        found = pl.DataFrame(table).filter(relation=LEAKAGE)
-        compared = pl.DataFrame(
-            {"training_set": list(dict.fromkeys(name for name, _, _ in header["training_sets"]))},
-            schema={"training_set": pl.String},
-        ).join(pl.DataFrame({"collection": list(header["test_sets"])}, schema={"collection": pl.String}), how="cross")
-        # Every row of a training set's side, test set and kind says how many there are.
-        counts = found.unique(["reference", "side", "collection", "kind"]).group_by("reference", "collection")
-        leaks = counts.agg(n_leaked=pl.col("found").sum())
+        header = json.loads((pq.read_schema(path).metadata or {})[b"rine_cache"])["duplicates"]
+        schema = {"training_set": pl.String, "collection": pl.String, "n_leaked": pl.Int64}
+        leaks = pl.DataFrame(header["leaked"], schema, orient="row")
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, LookupError, TypeError, ValueError) as error:
         raise ResultsError(
             f"{path} is not a file of duplicates ({error}); make it with `rine-cache dataset duplicates`"
         ) from None
     names = pl.col("collection").str.split_exact("/", 1)
-    return compared.join(
-        leaks, left_on=["training_set", "collection"], right_on=["reference", "collection"], how="left"
-    ).select(
+    return leaks.select(
         "training_set",
         benchmark=names.struct.field("field_0"),
         test_set=names.struct.field("field_1"),
-        n_leaked=pl.col("n_leaked").fill_null(0),
+        n_leaked="n_leaked",
     )
 
 
@@ -377,6 +372,18 @@ def _nearest(found: Sequence[pl.DataFrame]) -> pl.DataFrame:
             distance=(pl.col("rank") // 2**32).cast(pl.UInt8),
         )
     )
+
+
+def _leaked(leaks: pl.DataFrame, trained: Sequence[Group], tested: Sequence[Group]) -> list[list[Any]]:
+    """Count the images of each test set that have a twin on any side of each training set: both names, the number."""
+    names = pl.Series([group.name for group in trained], dtype=pl.String)
+    counts = leaks.group_by(names.gather(leaks["reference"]).alias("name"), "collection").agg(pl.col("row").n_unique())
+    found = {(name, collection): count for name, collection, count in counts.iter_rows()}
+    return [
+        [name, test_set.name, found.get((name, at), 0)]
+        for name in dict.fromkeys(names)
+        for at, test_set in enumerate(tested)
+    ]
 
 
 def _listed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rine_cache.duplicates import ACROSS, EXACT, LEAKAGE, LISTED, NEAR, WITHIN
-from rine_cache.layouts.entry import FAKE, REAL
+from rine_cache.layouts.entry import LABEL_NAMES
 from rine_cache.markdown import markdown_table
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rine_cache.duplicates import Duplicates
 
 _NAMED = 5
-_LABELS = {REAL: "real", FAKE: "fake"}
 
 
 def render_duplicates(duplicates: Duplicates) -> str:
@@ -55,6 +54,8 @@ def twins_section(duplicates: Duplicates, relation: str) -> str:
     }[relation]
     body = [_line(duplicates, relation, line) for line in lines]
     table = markdown_table([*columns, "exact", "near", "share", "other label: exact", "near"], body)
+    if relation == LEAKAGE:
+        table += "\n" + _both_sides(duplicates)
     return "\n".join([table, *(_names(relation, line) for line in lines)])
 
 
@@ -65,7 +66,7 @@ def _nothing(duplicates: Duplicates, relation: str) -> str:
             return "No training set and test set to compare are here.\n"
         return "None: no test set holds an image of a training set.\n"
     if relation == ACROSS and len(header["datasets"]) < 2:
-        return "There is one data set only.\n"
+        return f"There is {'one data set only' if header['datasets'] else 'no data set'}.\n"
     return "None.\n"
 
 
@@ -81,6 +82,20 @@ def _line(duplicates: Duplicates, relation: str, line: pl.DataFrame) -> list[str
     names += {LEAKAGE: [first["reference"], first["side"]], ACROSS: [first["reference"]], WITHIN: []}[relation]
     counts = [f"{found[kind][what]:,}" for what in ("found", "found_conflicts") for kind in (EXACT, NEAR)]
     return [*names, *counts[:2], f"{100 * both / total:.1f} %", *counts[2:]]
+
+
+def _both_sides(duplicates: Duplicates) -> str:
+    """Make the table of what leaked from both sides of each training set together."""
+    header = duplicates.header
+    body = [
+        [test_set, training_set, f"{leaked:,}", f"{100 * leaked / header['test_sets'][test_set]:.1f} %"]
+        for training_set, test_set, leaked in header["leaked"]
+        if leaked
+    ]
+    table = markdown_table(["test set", "in training set", "leaked", "share"], body)
+    return (
+        f"An image with twins on both sides stands in both lines; here, and in leaderboards, it counts once:\n\n{table}"
+    )
 
 
 def _names(relation: str, line: pl.DataFrame) -> str:
@@ -107,7 +122,7 @@ def _pair(row: dict[str, object]) -> str:
 
 
 def _image(row: dict[str, object], role: str) -> str:
-    label = _LABELS[int(str(row[f"{role}_label"]))]
+    label = LABEL_NAMES[int(str(row[f"{role}_label"]))]
     return f"`{row[f'{role}_dataset']}: {row[f'{role}_image_id']}` ({label})"
 
 

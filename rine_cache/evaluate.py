@@ -6,6 +6,7 @@ Which images a test set is made of, and what a protocol's rows are where some ar
 from __future__ import annotations
 
 import json
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,9 +18,8 @@ from rine_cache.errors import ResultsError
 from rine_cache.files import written_whole
 from rine_cache.layouts.entry import FAKE, REAL
 from rine_cache.metrics import binary_metrics
-from rine_cache.pairing import IMAGE_COLUMNS, count_protocol, pair, protocol_rows
-from rine_cache.provenance import code_version, fingerprint
-from rine_cache.specs.benchmark import MEAN
+from rine_cache.pairing import IMAGE_COLUMNS, Measured, count_protocol, pair, protocol_rows, refuse_repeated
+from rine_cache.provenance import code_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rine_cache.pairing import Pairing
-    from rine_cache.specs.benchmark import BenchmarkSpec, CapSpec, Metric, TestSet
+    from rine_cache.specs.benchmark import BenchmarkSpec, CapSpec
     from rine_cache.specs.encoding import EncoderSpec
     from rine_cache.specs.training import AnyHeadSpec, ExperimentSpec
 
@@ -83,14 +82,6 @@ class Scores(NamedTuple):
         rows = [list(self.heads).index(head) for head in heads]
         header = {**self.header, "heads": [self.header["heads"][row] for row in rows]}
         return Scores(header, self.images, self.logits[rows])
-
-
-class _Measured(NamedTuple):
-    """A test set that was scored: its images, each head's metrics, and the caches and manifests they are of."""
-
-    pairing: Pairing
-    metrics: list[dict[Metric, float | None]]  # one per head
-    provenance: list[Any]
 
 
 def read_scores(path: Path) -> Scores:
@@ -150,17 +141,16 @@ def evaluate(
     _check_heads(heads, scores)
     scores = [part.in_order(heads) for part in scores]
     by_view = _by_view(scores)
-    _refuse_repeated([benchmark.name for benchmark in benchmarks], "benchmark")
+    refuse_repeated([benchmark.name for benchmark in benchmarks], "benchmark")
     trained = scores[0].heads if scores else {}
     rows: list[dict[str, Any]] = []
     for benchmark in benchmarks:
-        for protocol, measured in _measure_benchmark(benchmark, by_view).items():
+        measure = cache(partial(_measure, benchmark, by_view))  # protocols that test the same images share the work
+        for protocol, spec in benchmark.protocols.items():
             view = benchmark.view_of(protocol)
-            counts = count_protocol(
-                list(measured),
-                {test_set: found and found.pairing for test_set, found in measured.items()},
-                {dataset: ~np.isnan(part.logits[0]) for dataset, part in by_view.get(view, {}).items()},
-            )
+            measured = {test_set: measure(test_set, spec.cap, view) for test_set in spec.test_sets}
+            readable = {dataset: ~np.isnan(part.logits[0]) for dataset, part in by_view.get(view, {}).items()}
+            counts = count_protocol(measured, readable)
             for index, (method, seed) in enumerate(heads):
                 head = trained.get((method, seed))
                 shared = {
@@ -179,12 +169,8 @@ def evaluate(
                     "note": "; ".join(filter(None, (benchmark.note, experiment.methods[method].note))) or None,
                     "code_version": code_version(),
                 }
-                values = {test_set: found and found.metrics[index] for test_set, found in measured.items()}
-                fingerprints = _fingerprints(measured, head)
-                rows += [
-                    {**shared, **row, "fingerprint": fingerprints[row["test_set"]]}
-                    for row in protocol_rows(list(measured), values, counts)
-                ]
+                made_by = head["fingerprint"] if head else None
+                rows += [{**shared, **row} for row in protocol_rows(measured, counts, index, made_by)]
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
@@ -213,17 +199,11 @@ def _check_heads(heads: list[tuple[str, int]], scores: Sequence[Scores]) -> None
 def _by_view(scores: Sequence[Scores]) -> dict[str, dict[str, Scores]]:
     """Find score files by view and data set."""
     sources = [(part.header["dataset"], part.header["view"]) for part in scores]
-    _refuse_repeated([f"{dataset} through {view}" for dataset, view in sources], "score file of")
+    refuse_repeated([f"{dataset} through {view}" for dataset, view in sources], "score file of")
     found: dict[str, dict[str, Scores]] = {}
     for (dataset, view), part in zip(sources, scores, strict=True):
         found.setdefault(view, {})[dataset] = part
     return found
-
-
-def _refuse_repeated(names: Sequence[str], what: str) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise ResultsError(f"the {what} {name} is given more than once; give each once")
 
 
 def _head_columns(experiment: ExperimentSpec, method: str, head: dict[str, Any] | None) -> dict[str, Any]:
@@ -242,42 +222,20 @@ def _blocks_column(spec: AnyHeadSpec) -> str:
     return ",".join(map(str, blocks)) if isinstance(blocks, tuple) else str(blocks)
 
 
-def _measure_benchmark(
-    benchmark: BenchmarkSpec, by_view: Mapping[str, Mapping[str, Scores]]
-) -> dict[str, dict[str, _Measured | None]]:
-    """Measure the test sets of each protocol; protocols that test the same images share the work."""
-    known: dict[tuple[str, str, CapSpec | None], _Measured | None] = {}
-    found: dict[str, dict[str, _Measured | None]] = {}
-    for name, protocol in benchmark.protocols.items():
-        view = benchmark.view_of(name)
-        for test_set in protocol.test_sets:
-            key = (test_set, view, protocol.cap)
-            if key not in known:
-                known[key] = _measure(benchmark.test_sets[test_set], protocol.cap, by_view.get(view, {}))
-            found.setdefault(name, {})[test_set] = known[key]
-    return found
-
-
-def _measure(test_set: TestSet, cap: CapSpec | None, scores: Mapping[str, Scores]) -> _Measured | None:
-    pairing = pair(test_set, cap, {dataset: part.images for dataset, part in scores.items()})
+def _measure(
+    benchmark: BenchmarkSpec, by_view: Mapping[str, Mapping[str, Scores]], test_set: str, cap: CapSpec | None, view: str
+) -> Measured | None:
+    scores = by_view.get(view, {})
+    pairing = pair(benchmark.test_sets[test_set], cap, {dataset: part.images for dataset, part in scores.items()})
     if pairing is None:
         return None
     logits = np.concatenate([scores[side.dataset].logits[:, side.rows] for side in pairing], axis=1)  # (H, n)
     labels = np.repeat([REAL, FAKE], [len(side.rows) for side in pairing])  # (n,)
     kept = ~np.isnan(logits[0])  # (n,): the heads agree, which read_scores checks
     headers = [scores[side.dataset].header for side in pairing]
-    return _Measured(
+    return Measured(
         pairing=pairing,
         metrics=[binary_metrics(labels[kept], head_logits[kept]) for head_logits in logits],
-        provenance=[header[digest] for header in headers for digest in _DIGESTS] + ([cap.model_dump()] if cap else []),
+        digests=[header[digest] for header in headers for digest in _DIGESTS],
+        cap=cap,
     )
-
-
-def _fingerprints(measured: Mapping[str, _Measured | None], head: dict[str, Any] | None) -> dict[str, str | None]:
-    """Trace the numbers of a head, on each test set and on average, to what made them."""
-    provenance = {test_set: found.provenance if found else [] for test_set, found in measured.items()}
-    provenance[MEAN] = [part for parts in provenance.values() for part in parts]
-    return {
-        name: fingerprint([head["fingerprint"], *parts]) if head and parts else None
-        for name, parts in provenance.items()
-    }

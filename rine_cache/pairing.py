@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rine_cache.errors import nearest
-from rine_cache.layouts.entry import FAKE, REAL
+from rine_cache.errors import ResultsError, nearest
+from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL
 from rine_cache.metrics import METRICS
+from rine_cache.provenance import fingerprint
 from rine_cache.specs.benchmark import MEAN
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ class Pairing(NamedTuple):
 
     real: Side
     fake: Side
+
+
+class Measured(NamedTuple):
+    """A test set that was measured: its images, each method's metrics, and what the images were read from."""
+
+    pairing: Pairing
+    metrics: Sequence[Mapping[Metric, float | None]]  # one per method, from `rine_cache.metrics.binary_metrics`
+    digests: list[str]
+    cap: CapSpec | None
 
 
 class Counts(NamedTuple):
@@ -88,17 +98,30 @@ def pair(test_set: TestSet, cap: CapSpec | None, images: Mapping[str, pl.DataFra
     return Pairing(*sides)
 
 
+def refuse_repeated(names: Sequence[str], what: str) -> None:
+    """Refuse to measure or compare one thing twice.
+
+    Raises
+    ------
+    ResultsError
+        If a name stands twice; `what` says of what it is one.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ResultsError(f"the {what} {name} is given more than once; give each once")
+        seen.add(name)
+
+
 def count_protocol(
-    test_sets: Sequence[str], pairings: Mapping[str, Pairing | None], readable: Mapping[str, NDArray[np.bool_]]
+    measured: Mapping[str, Measured | None], readable: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, Counts | None]:
     """Count the images of a protocol's test sets, and those of its mean: images that several share once.
 
     Parameters
     ----------
-    test_sets
-        The protocol's test sets.
-    pairings
-        Their images.
+    measured
+        The protocol's test sets; None for what is not there.
     readable
         By data set, whether each row of its table could be read, shape (N,).
 
@@ -106,40 +129,45 @@ def count_protocol(
     -------
     The counts of each test set and, under `MEAN`, of all that are there together; None for what is not there.
     """
-    groups = {name: [pairings[name]] for name in test_sets} | {MEAN: [pairings[name] for name in test_sets]}
-    return {name: _count([part for part in parts if part is not None], readable) for name, parts in groups.items()}
+    pairings = {name: [found.pairing] if found else [] for name, found in measured.items()}
+    pairings[MEAN] = [pairing for own in pairings.values() for pairing in own]
+    return {name: _count(own, readable) for name, own in pairings.items()}
 
 
 def protocol_rows(
-    test_sets: Sequence[str],
-    measured: Mapping[str, Mapping[Metric, float | None] | None],
-    counts: Mapping[str, Counts | None],
+    measured: Mapping[str, Measured | None], counts: Mapping[str, Counts | None], method: int, maker: str | None
 ) -> Iterator[dict[str, Any]]:
     """Make the rows of one method on one protocol: per metric each test set, then the unweighted mean.
 
     Parameters
     ----------
-    test_sets
-        The protocol's test sets.
     measured
-        Each one's metrics as `rine_cache.metrics.binary_metrics` gives them, or None where it was not measured.
+        The protocol's test sets; None for what is not there.
     counts
         From `count_protocol`.
+    method
+        Its place in `Measured.metrics`.
+    maker
+        What scored the images, a part of each number's fingerprint; None where nothing did.
 
-    Returns
-    -------
-    Dictionaries with test_set, metric, value, covered, test_sets, n_real, n_fake and n_quarantined. Of a test set
-    that lacks a class, only the accuracy of the other has a value.
+    Yields
+    ------
+    Dictionaries with test_set, metric, value, covered, test_sets, n_real, n_fake, n_quarantined and fingerprint. Of a
+    test set that lacks a class, only the accuracy of the other has a value.
     """
+    fingerprints = _fingerprints(measured, maker)
     uncounted = dict.fromkeys(Counts._fields)
     counted = {name: uncounted if found is None else found._asdict() for name, found in counts.items()}
     for metric in METRICS:
-        values = {name: _value(metric, measured[name], counts[name]) for name in test_sets}
+        values = {
+            name: _value(found.metrics[method][metric], metric, counts[name]) if found else None
+            for name, found in measured.items()
+        }
         known = [value for value in values.values() if value is not None]
-        values[MEAN] = float(np.mean(known)) if len(known) == len(test_sets) else None
-        covered = {"metric": metric, "covered": len(known), "test_sets": len(test_sets)}
+        values[MEAN] = float(np.mean(known)) if len(known) == len(measured) else None
+        covered = {"metric": metric, "covered": len(known), "test_sets": len(measured)}
         for name, value in values.items():
-            yield {"test_set": name, "value": value, **covered, **counted[name]}
+            yield {"test_set": name, "value": value, **covered, **counted[name], "fingerprint": fingerprints[name]}
 
 
 def _rows(images: pl.DataFrame, source: Source, label: int) -> NDArray[np.int64] | None:
@@ -153,7 +181,7 @@ def _rows(images: pl.DataFrame, source: Source, label: int) -> NDArray[np.int64]
             return None
         wanted &= images[column].is_in(names).fill_null(value=False)
     rows = np.flatnonzero(wanted.to_numpy())  # (n,)
-    what = f"{('real', 'fake')[label]} images"
+    what = f"{LABEL_NAMES[label]} images"
     if not rows.size:
         LOG.warning("%s holds no %s of those that %s asks for", source.dataset, what, _described(named))
         return rows
@@ -200,8 +228,18 @@ def _count(pairings: Sequence[Pairing], readable: Mapping[str, NDArray[np.bool_]
     return Counts(counts[REAL], counts[FAKE], quarantined)
 
 
-def _value(metric: Metric, measured: Mapping[Metric, float | None] | None, counts: Counts | None) -> float | None:
-    if measured is None or counts is None:
+def _value(value: float | None, metric: Metric, counts: Counts | None) -> float | None:
+    if counts is None:
         return None
     whole = counts.n_real > 0 and counts.n_fake > 0
-    return measured[metric] if whole or metric in _OF_ONE_CLASS else None
+    return value if whole or metric in _OF_ONE_CLASS else None
+
+
+def _fingerprints(measured: Mapping[str, Measured | None], maker: str | None) -> dict[str, str | None]:
+    """Trace the numbers of a method, on each test set and on average, to what made them."""
+    parts: dict[str, list[Any]] = {
+        name: [*found.digests, *([found.cap.model_dump()] if found.cap else [])] if found else []
+        for name, found in measured.items()
+    }
+    parts[MEAN] = [part for own in parts.values() for part in own]
+    return {name: fingerprint([maker, *own]) if maker is not None and own else None for name, own in parts.items()}

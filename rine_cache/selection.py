@@ -6,13 +6,13 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from rine_cache.errors import ManifestError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import polars as pl
     from numpy.typing import NDArray
 
 
@@ -67,9 +67,10 @@ def in_share(groups: pl.Series, content_sha256: NDArray[np.uint8], share: tuple[
     -------
     Shape (N,).
     """
-    digests = content_sha256.copy()  # (N, 32)
-    for row in np.flatnonzero(groups.is_not_null().to_numpy()):
-        digests[row] = np.frombuffer(hashlib.sha256(groups[int(row)].encode()).digest(), np.uint8)
-    places = np.ascontiguousarray(digests[:, :4]).view(">u4").reshape(-1) / 2.0**32  # (N,)
+    beginnings = np.ascontiguousarray(content_sha256[:, :4]).view(">u4").reshape(-1).astype(np.uint32)  # (N,)
+    names = groups.drop_nulls().unique()  # (G,)
+    hashed = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") for name in names]
+    grouped = groups.replace_strict(names, hashed, default=None, return_dtype=pl.UInt32)  # (N,), null without a group
+    places = grouped.zip_with(groups.is_not_null(), pl.Series(beginnings)).to_numpy() / 2.0**32  # (N,)
     kept: NDArray[np.bool_] = (places >= share[0]) & (places < share[1])  # (N,)
     return kept

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# By name, as an expression over an audit's columns. Those of texts and truth values are categories, the others ordered.
+# By name, as an expression over an audit's columns. The first four, texts and truth values, are categories; the others
+# are ordered.
 FACTS: dict[str, pl.Expr] = {
     "format": pl.col("format"),
     "mode": pl.col("mode"),
@@ -19,6 +20,8 @@ FACTS: dict[str, pl.Expr] = {
     "width": pl.col("width"),
     "height": pl.col("height"),
     "short side": pl.min_horizontal("width", "height"),
+    "aspect": pl.col("width") / pl.col("height"),
+    "file size": pl.col("file_size"),
     "bytes per pixel": pl.col("bytes_per_pixel"),
     "JPEG quality": pl.col("jpeg_quality"),
 }

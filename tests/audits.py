@@ -30,4 +30,6 @@ def made_audit(dataset: str, images: list[dict[str, Any]]) -> Audit:
         row["bytes_per_pixel"] = row["file_size"] / (row["width"] * row["height"])
         rows.append(row)
     header = {name: f"{name} of {dataset}" for name in ("manifest_digest", "content_digest", "encoding_fingerprint")}
-    return Audit({"dataset": dataset, **header, "code_version": "0"}, pl.DataFrame(rows, schema=SCHEMA))
+    return Audit(
+        {"dataset": dataset, **header, "crop_side": 224, "code_version": "0"}, pl.DataFrame(rows, schema=SCHEMA)
+    )

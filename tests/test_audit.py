@@ -85,6 +85,7 @@ def test_a_written_audit_reads_back_and_others_are_refused(root: Path, tmp_path:
     read = read_audit(path)
     assert read.header == found.header
     assert read.dataset == "x"
+    assert read.header["crop_side"] == CENTER.size
     assert read.table.equals(found.table)
     found.table.write_parquet(path)  # without its header
     with pytest.raises(ResultsError, match=r"is not an audit.*make it with `rine-cache dataset audit`"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rine_cache.audit import Audit
 from rine_cache.audit_report import render_audit
 from rine_cache.duplicates import find_duplicates
 from tests.audits import made_audit
@@ -50,6 +51,14 @@ def test_quarantine_padding_conflicts_and_a_lone_class_are_warned_of() -> None:
     assert "| not an image | 1      | lost.png |" in text
     assert "`x: 0.png` (fake) is `x: 1.png` (real); **the labels differ**" in text
     assert "All images are fake" in warnings(rendered([{"label": 1}, {"label": 1}]))
+
+
+def test_what_is_padded_follows_the_crops_that_were_encoded() -> None:
+    header, table = made_audit("x", [{"label": 0}, {"label": 1}])
+    audit = Audit({**header, "crop_side": 336}, table)
+    text = render_audit(audit, find_duplicates([audit], {}, []))
+    assert "100 % of the fake images are smaller than 336 pixels" in warnings(text)
+    assert "below 336" in text
 
 
 def test_nothing_readable_is_still_reported() -> None:

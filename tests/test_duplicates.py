@@ -79,6 +79,7 @@ def test_leaked_images_are_found_by_name_on_both_sides_of_a_training_set() -> No
     ]
     assert found.header["training_sets"] == [["mine", "train", 1], ["mine", "validation", 1]]
     assert found.header["test_sets"] == {"bench/gen": 5}
+    assert found.header["leaked"] == [["mine", "bench/gen", 3]]
     assert found.header["absent_test_sets"] == ["bench/absent"]
 
     text = render_duplicates(found)
@@ -95,8 +96,10 @@ def test_an_image_in_both_roles_is_a_leak_too() -> None:
     audit = made_audit("test", [{"label": 0}, {"label": 1, "perceptual_hash": OTHER}])
     part = {"dataset": "test", "view": "center224"}
     training_set = TrainingSetSpec.model_validate({"train": [part], "validation": [part]})
-    table = find_duplicates([audit], {"mine": training_set}, [BENCHMARK]).table
+    found = find_duplicates([audit], {"mine": training_set}, [BENCHMARK])
+    table = found.table
     assert set(table["relation"]) == {"leakage"}  # and it is no duplicate within its data set
+    assert found.header["leaked"] == [["mine", "bench/gen", 2]]
     assert counts(table) == {("leakage", "mine", side, "bench/gen", "exact", 2, 0) for side in ("train", "validation")}
 
 
@@ -214,6 +217,7 @@ def test_parts_that_are_not_here_are_said_to_be(caplog: pytest.LogCaptureFixture
     text = render_duplicates(find_duplicates([audit], {}, []))
     assert "No training set and test set to compare are here." in text
     assert "There is one data set only." in text
+    assert "There is no data set." in render_duplicates(find_duplicates([], {}, []))
 
 
 def test_a_share_of_a_data_set_leaks_only_that_share() -> None:
@@ -249,6 +253,58 @@ def test_leaks_are_read_back_with_zero_where_none_was_found(tmp_path: Path) -> N
         found = find_duplicates([photos, test], {"mine": TRAINING_SET}, [BENCHMARK])
         write_duplicates(found, tmp_path / "d.parquet")
         assert read_leaks(tmp_path / "d.parquet").to_dict(as_series=False) == {**expected, "n_leaked": [count]}
+
+
+def test_a_leaked_image_counts_once_in_each_training_set_and_test_set(tmp_path: Path) -> None:
+    # Of the test images the first has an exact twin in train and near ones in both sides, the second a near one in
+    # validation, the third two exact ones in train; the fourth is a copy of the third, and an image of its own.
+    photos = made_audit(
+        "photos",
+        [
+            {"label": 0, "split": "train", "content": "a", "perceptual_hash": HASH},
+            {"label": 0, "split": "train", "perceptual_hash": moved(HASH, 1)},
+            {"label": 1, "split": "val", "perceptual_hash": moved(HASH, 2)},
+            {"label": 0, "split": "train", "content": "b", "perceptual_hash": OTHER},
+            {"label": 0, "split": "train", "content": "b", "perceptual_hash": OTHER},
+            {"label": 0, "split": "val", "content": "c", "perceptual_hash": HASH << 16},
+        ],
+    )
+    test = made_audit(
+        "test",
+        [
+            {"label": 0, "content": "a", "perceptual_hash": HASH},
+            {"label": 1, "content": "d", "perceptual_hash": (HASH << 16) ^ (1 << 16 | 1 << 48)},
+            {"label": 0, "content": "b", "perceptual_hash": OTHER},
+            {"label": 0, "content": "b", "perceptual_hash": OTHER},
+            {"label": 1, "content": "e", "perceptual_hash": 0x0F0F0F0F0F0F0F0F},
+        ],
+    )
+    own = made_audit("own", [{"label": 0, "perceptual_hash": 0x3333333333333333}] * 2)
+    part = {"dataset": "own", "view": "center224"}
+    clean = TrainingSetSpec.model_validate({"train": [part], "validation": [part]})
+    test_sets = {
+        "whole": {"dataset": "test"},
+        "of-others": {"real": {"dataset": "own"}, "fake": {"dataset": "test"}},
+    }
+    bench = BenchmarkSpec.model_validate(
+        {"name": "b", "title": "b", "test_sets": test_sets, "protocols": {"p": {"test_sets": list(test_sets)}}}
+    )
+    found = find_duplicates([photos, test, own], {"mine": TRAINING_SET, "clean": clean}, [bench])
+    expected = [
+        ["mine", "b/whole", 4],
+        ["mine", "b/of-others", 1],
+        ["clean", "b/whole", 0],
+        ["clean", "b/of-others", 2],
+    ]
+    assert found.header["leaked"] == expected
+    write_duplicates(found, tmp_path / "d.parquet")
+    assert [
+        [name, f"{bench}/{test_set}", count]
+        for name, bench, test_set, count in read_leaks(tmp_path / "d.parquet").iter_rows()
+    ] == expected
+    text = render_duplicates(found)
+    assert "| b/whole     | mine            | 4      | 80.0 % |" in text
+    assert "| b/whole     | clean " not in text
 
 
 def test_leaks_of_nothing_are_none(tmp_path: Path) -> None:

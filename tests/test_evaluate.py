@@ -12,10 +12,10 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from rine_cache.errors import ResultsError
-from rine_cache.evaluate import MEAN, SCHEMA, Scores, evaluate, read_scores, write_metrics
+from rine_cache.evaluate import SCHEMA, Scores, evaluate, read_scores, write_metrics
 from rine_cache.metrics import METRICS
 from rine_cache.pairing import pair
-from rine_cache.specs.benchmark import BenchmarkSpec, CapSpec, OneSource
+from rine_cache.specs.benchmark import MEAN, BenchmarkSpec, CapSpec, OneSource
 from rine_cache.specs.encoding import EncoderSpec
 from rine_cache.specs.training import ExperimentSpec
 

@@ -10,7 +10,7 @@ import pytest
 
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import SCHEMA
-from rine_cache.metadata_baseline import METHOD, cross_validated, measure_metadata
+from rine_cache.metadata_baseline import METHOD, _folds, _groups, cross_validated, measure_metadata
 from rine_cache.specs.benchmark import BenchmarkSpec
 from tests.audits import made_audit
 
@@ -88,6 +88,78 @@ def test_images_of_one_group_or_content_are_never_divided(tie: str) -> None:
     assert accuracy([{key: row[key] for key in row if key != tie} for row in doubled]) > 0.8
 
 
+def in_groups(images: list[tuple[str, str | None, str]]) -> list[int]:
+    """Group images given as data set, group and content; numbers in order of appearance."""
+    rows = [
+        made_audit(dataset, [{"label": 0, "group": group, "content": content}]).table.with_columns(
+            dataset=pl.lit(dataset)
+        )
+        for dataset, group, content in images
+    ]
+    groups = _groups(pl.concat(rows)).tolist()
+    return [list(dict.fromkeys(groups)).index(group) for group in groups]
+
+
+def test_groups_are_what_is_linked_by_group_or_content() -> None:
+    linked: list[tuple[str, str | None, str]] = [
+        ("x", "a", "1"),
+        ("x", "b", "1"),  # one content in two groups
+        ("x", "b", "2"),
+        ("x", None, "2"),  # one grouped, one not
+        ("y", "c", "2"),  # and in another data set
+        ("y", "c", "3"),
+    ]
+    others: list[tuple[str, str | None, str]] = [
+        ("y", "a", "4"),  # another data set's group of that name
+        ("x", None, "5"),
+        ("y", None, "5"),
+        ("x", None, "6"),
+    ]
+    assert in_groups(linked + others) == [0] * 6 + [1, 2, 2, 3]
+    assert in_groups((linked + others)[::-1]) == [0, 1, 1, 2] + [3] * 6
+    assert in_groups([("x", None, "1"), ("x", None, "2")]) == [0, 1]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_folds_divide_no_group_and_are_alike(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(np.arange(400), rng.integers(1, 9, 400)))
+    fakes_of = rng.choice([0.0, 0.5, 1.0], 400, p=[0.6, 0.1, 0.3])  # of reals alone, mixed, of fakes alone
+    labels = (rng.random(len(groups)) < fakes_of[groups]).astype(np.int64)
+    folds = _folds(labels, groups, 5)
+    for group in range(400):
+        assert len(set(folds[groups == group])) == 1
+    for kept in (labels >= 0, labels == 0, labels == 1):
+        sizes = np.bincount(folds[kept], minlength=5)
+        assert sizes.max() - sizes.min() <= 3 * 8  # three of the largest groups
+    assert np.array_equal(folds, _folds(labels, groups, 5))
+    order = rng.permutation(len(groups))
+    assert np.array_equal(folds[order], _folds(labels[order], groups[order], 5))  # of groups, not of their places
+
+
+def test_single_images_are_divided_evenly_and_not_by_their_order() -> None:
+    labels = np.repeat([0, 1], [103, 52])
+    folds = _folds(labels, np.arange(155), 5)
+    for label in (0, 1):
+        sizes = np.bincount(folds[labels == label])
+        assert sizes.max() - sizes.min() <= 1
+    assert len(set(map(tuple, folds[:100].reshape(20, 5)))) > 10
+
+
+@pytest.mark.parametrize("real_groups", [2, 3, 9])
+@pytest.mark.parametrize("fake_groups", [2, 4])
+@pytest.mark.parametrize("mixed_groups", [0, 1, 7])
+def test_both_classes_reach_every_fold(real_groups: int, fake_groups: int, mixed_groups: int) -> None:
+    whole = [(group, label) for label, count in ((0, real_groups), (1, fake_groups)) for group in range(count)]
+    mixed = [(group, label, copy) for group in range(mixed_groups) for label in (0, 1) for copy in range(3 * group + 1)]
+    groups = np.array([group + 100 * label for group, label in whole] + [group + 500 for group, *_ in mixed])
+    labels = np.array([label for _, label in whole] + [label for _, label, _ in mixed])
+    count = min(5, real_groups + mixed_groups, fake_groups + mixed_groups)
+    folds = _folds(labels, groups, count)
+    for fold in range(count):
+        assert set(labels[folds == fold]) == set(labels[folds != fold]) == {0, 1}
+
+
 def test_quarantined_images_are_left_out_and_counted() -> None:
     reals = made_audit("reals", images(0, 20, 0) + images(0, 3, 5, reason="empty"))
     fakes = made_audit("fakes", images(1, 20, 1, subset="a", width=512) + images(1, 20, 2, subset="b"))
@@ -124,6 +196,29 @@ def test_what_is_not_here_is_null() -> None:
     assert metrics["fingerprint"].is_null().all()
     assert metrics.height == 3 * 7
     assert measure_metadata([], []).schema == SCHEMA
+
+
+def test_nothing_readable_is_null_with_its_count() -> None:
+    audits = [
+        made_audit(name, images(label, 5, 0, reason="empty", subset="a", content_sha256=None))
+        for label, name in enumerate(("reals", "fakes"))
+    ]
+    gen_a = measure_metadata(audits, [benchmark()]).filter(test_set="gen-a")
+    assert gen_a["value"].is_null().all()
+    assert set(gen_a.select("n_real", "n_fake", "n_quarantined").iter_rows()) == {(0, 0, 10)}
+
+
+def test_protocols_that_test_the_same_images_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("rine_cache.metadata_baseline.cross_validated", lambda images, what: asked.append(what))
+    spec = benchmark().model_dump(exclude_unset=True)
+    spec["protocols"] |= {
+        "same": {"test_sets": ["gen-a"], "view": "other"},
+        "capped": {"test_sets": ["gen-a"], "cap": {"per_class": 5}},
+    }
+    audits = [made_audit("reals", images(0, 20, 0)), made_audit("fakes", images(1, 20, 1, subset="a"))]
+    measure_metadata(audits, [BenchmarkSpec.model_validate(spec)])
+    assert asked == ["bench/gen-a", "bench/gen-a"]  # whole and capped; gen-b is not here
 
 
 def test_a_cap_chooses_the_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rine_cache.evaluate import MEAN
 from rine_cache.leaderboard import SCHEMA, build_leaderboard
 from rine_cache.markdown import write_markdown
 from rine_cache.report import METRIC_TITLES, render_markdown
 from rine_cache.specs.base import parse, read_yaml
-from rine_cache.specs.benchmark import BenchmarkSpec
+from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = {"dataset": "images"}

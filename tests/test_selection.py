@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import polars as pl
 import pytest
@@ -33,6 +35,18 @@ def test_shares_divide_the_images_and_keep_groups_and_copies_whole() -> None:
     assert np.array_equal(low[2::3], low[1::3][: len(low[2::3])])
     sides = IMAGES.with_columns(low=pl.Series(low)).drop_nulls("group").group_by("group").agg(pl.col("low").n_unique())
     assert set(sides["low"]) == {1}
+
+
+@pytest.mark.parametrize("groups", [IMAGES["group"], IMAGES["group"].clear().extend_constant(None, 400)])
+def test_a_place_is_the_beginning_of_a_groups_digest_or_of_a_contents(groups: pl.Series) -> None:
+    content = np.random.default_rng(1).integers(0, 256, (400, 32)).astype(np.uint8)
+    digests = [
+        content[row].tobytes() if group is None else hashlib.sha256(group.encode()).digest()
+        for row, group in enumerate(groups)
+    ]
+    places = [int.from_bytes(digest[:4], "big") / 2**32 for digest in digests]
+    for low, high in ((0.0, 0.3), (0.3, 0.31), (0.31, 1.0)):
+        assert in_share(groups, content, (low, high)).tolist() == [low <= place < high for place in places]
 
 
 def test_an_unknown_subset_is_refused_with_the_nearest() -> None:

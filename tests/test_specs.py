@@ -535,5 +535,5 @@ def test_a_data_set_that_nothing_names_is_tested_on_its_own() -> None:
     assert list(benchmarks)[-1] == "mine"
     assert benchmarks["mine"].sources() == {("center224", "mine")}
     config["datasets"]["mean"] = {"root": "data/mean"}
-    with pytest.raises(ConfigError, match="the benchmark of its own that datasets.mean would get is not valid"):
+    with pytest.raises(ConfigError, match=r"the benchmark of its own that datasets\.mean would get is not valid"):
         load_benchmarks(config_from(config), ROOT)
