@@ -13,8 +13,8 @@ from rine_cache.errors import LayoutError
 from rine_cache.layouts import LAYOUTS, Listing, list_images
 from rine_cache.layouts.entry import FAKE, REAL, Part
 from rine_cache.layouts.forensynths import PROGAN_CLASSES
-from rine_cache.layouts.named_folders import MOST_ITEMS
 from rine_cache.layouts.recognise import IMAGES_A_FOLDER, recognise
+from rine_cache.layouts.walk import MOST_ITEMS
 from rine_cache.specs.data import DatasetSpec
 from tests import twins
 
@@ -205,6 +205,22 @@ def test_missing_generators_and_halves_are_named(tmp_path: Path) -> None:
     assert LAYOUTS["genimage"].subsets_at(root) == {"adm", "glide", "vqdm"}  # type: ignore[misc]
 
 
+def test_strays_known_to_be_of_what_is_not_asked_for_are_not_counted(tmp_path: Path) -> None:
+    paths = [*twins.genimage(generators=["adm", "glide"]), "sd_xl/val/ai/1.png"]
+    paths += ["ADM/train/2.png", "GLIDE/val/3.png", "ADM/test/ai/4.png", "ADM/train/val/ai/5.png"]
+    root = twins.build(tmp_path / "data", paths)
+    of_no_label = "under no label folder (0_real, real, nature, 1_fake, fake, ai)"
+    of_no_such_split = "in the split test, which this layout does not have"
+    of_two_splits = "under folders of several splits: train, val"
+    unexpected = {"in the unexpected folder sd_xl": 1}  # of which generator it is, nobody knows
+    every = {of_no_label: 2, of_no_such_split: 1, of_two_splits: 1} | unexpected
+    assert reasons(listing(root, "genimage")) == every
+    assert reasons(listing(root, "genimage", subsets=["glide"])) == {of_no_label: 1} | unexpected
+    assert reasons(listing(root, "genimage", splits=["val"])) == {of_no_label: 1, of_two_splits: 1} | unexpected
+    train = listing(root, "genimage", subsets=["adm"], splits=["train"])
+    assert reasons(train) == {of_no_label: 1, of_two_splits: 1}
+
+
 # A root that was given too deep, and folders above it that say nothing
 
 
@@ -244,10 +260,28 @@ def test_the_end_of_the_root_s_own_path_tells_what_lies_below_leaves_open(
     assert place_of(tmp_path / "x" / above, layout, path) == expected
 
 
-def test_the_root_s_own_path_is_the_one_it_leads_to(tmp_path: Path) -> None:
-    root = twins.build(tmp_path / "x/genimage/val", ["glide/ai/1.png"])
-    (tmp_path / "images").symlink_to(root)
-    assert place_of(tmp_path / "images", "genimage", "glide/ai/1.png") == (FAKE, "glide", "val")
+@pytest.mark.parametrize(
+    ("layout", "link", "target", "path", "expected"),
+    [
+        ("genimage", "images", "genimage/val", "glide/ai/1.png", (FAKE, "glide", "val")),
+        ("genimage", "genimage/val", "images", "glide/ai/1.png", (FAKE, "glide", "val")),
+        ("genimage", "genimage/val", "store/train", "glide/ai/1.png", (FAKE, "glide", "val")),
+        ("forensynths-train", "progan/train", "store/tr", "car/0_real/1.png", (REAL, "car", "train")),
+        ("forensynths-train", "progan/tr", "store/train", "car/0_real/1.png", (REAL, "car", "train")),
+        ("ldm-train", "latent_diffusion_trainingset/train", "store/tr", "ffhq/1.png", (FAKE, "ffhq", "train")),
+        ("ldm-train", "tr", "latent_diffusion_trainingset/train", "ffhq/1.png", (FAKE, "ffhq", "train")),
+    ],
+)
+def test_a_root_that_is_a_link_is_read_by_its_own_path_then_by_where_it_leads(
+    layout: str, link: str, target: str, path: str, expected: object, tmp_path: Path
+) -> None:
+    store, root = tmp_path / "x" / target, tmp_path / "y" / link
+    store.mkdir(parents=True)
+    root.parent.mkdir(parents=True)
+    root.symlink_to(store)
+    assert place_of(root, layout, path) == expected
+    assert LAYOUTS[layout].subsets_at(root) == {expected[1]}  # type: ignore[misc, index]
+    assert list(places(listing(root, layout, splits=[expected[2]]))) == [path]  # type: ignore[index]
 
 
 # ForenSynths
@@ -360,6 +394,12 @@ def test_reals_are_listed_from_their_source_s_own_folder_and_kept_where_they_dif
     }
 
 
+def test_copies_of_a_source_that_is_not_asked_for_are_not_counted(tmp_path: Path) -> None:
+    root = twins.build(tmp_path / "data", twins.ufd_with_reals_everywhere())
+    assert not listing(root, "ufd-diffusion", subsets=["imagenet", "guided"]).strays
+    assert listing(root, "ufd-diffusion", subsets=["laion"]).strays
+
+
 def test_a_source_of_reals_holds_no_fakes(tmp_path: Path) -> None:
     reason = "under a label folder that laion does not have"
     assert place_of(tmp_path / "data", "ufd-diffusion", "laion/1_fake/1.png") == reason
@@ -426,6 +466,17 @@ def test_what_is_listed_and_not_there_is_a_stray(tmp_path: Path) -> None:
     }
 
 
+def test_what_the_lists_of_another_split_or_source_lack_is_not_told(tmp_path: Path) -> None:
+    root = twins.build_ldm_train(tmp_path / "data")
+    with (root / "latent_diffusion_trainingset/valid/real_coco.txt").open("a") as file:
+        file.write("000000000999.jpg\n")
+    lacking = {"listed in valid/real_coco.txt, not found": 1}
+    assert reasons(listing(root, "ldm-train", splits=["val"])) == lacking
+    assert reasons(listing(root, "ldm-train", splits=["val"], subsets=["coco"])) == lacking
+    assert not listing(root, "ldm-train", splits=["train"]).strays
+    assert not listing(root, "ldm-train", subsets=["lsun"]).strays
+
+
 def test_a_training_set_without_its_reals_names_them_as_missing(tmp_path: Path) -> None:
     root = twins.build_ldm_train(tmp_path / "data")
     (root / "coco").rename(tmp_path / "coco")
@@ -456,6 +507,12 @@ def test_subsets_are_named_without_listing_images(name: str, tmp_path: Path, mon
 def test_a_folder_of_very_many_items_is_no_folder_of_folders(tmp_path: Path) -> None:
     root = twins.build(tmp_path / "data", ["glide/val/ai/1.png", *(f"{number}.txt" for number in range(MOST_ITEMS))])
     assert LAYOUTS["genimage"].subsets_at(root) == set()  # type: ignore[misc]
+
+
+def test_a_link_to_itself_hides_no_folder_beside_it(tmp_path: Path) -> None:
+    root = twins.build(tmp_path / "data", ["glide/val/ai/1.png"])
+    (root / "self").symlink_to("self")
+    assert LAYOUTS["genimage"].subsets_at(root) == {"glide"}  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -498,6 +555,8 @@ def test_a_whole_copy_is_recognised(name: str, tmp_path: Path) -> None:
         (["dalle/1_fake/1.png", "laion/0_real/1.jpg"], "ufd-diffusion", 2),
         (["synthbuster/dalle3/1.png", "synthbuster/firefly/1.png"], "synthbuster", 2),
         (["Chameleon/Chameleon/test/0_real/1.jpg"], "chameleon", 1),
+        (twins.genimage(generators=["midjourney", "wukong"]), "genimage", 8),
+        (twins.forensynths_test(["crn", "imle", "deepfake"]), "forensynths-test", 6),
     ],
 )
 def test_a_part_of_a_copy_is_recognised(paths: list[str], layout: str, parts: int, tmp_path: Path) -> None:
@@ -512,6 +571,13 @@ def test_a_part_of_a_copy_is_recognised(paths: list[str], layout: str, parts: in
         ["test/0_real/1.jpg", "test/1_fake/1.jpg"],  # as Chameleon's, but nothing names it
         ["train/0_real/1.png", "train/1_fake/2.png", "val/0_real/3.png", "val/1_fake/4.png"],  # no class of ProGAN's
         ["cat/0_real/1.png", "cat/1_fake/2.png", "dog/0_real/3.png"],  # of no split, so maybe not ProGAN's
+        # generators of several benchmarks, and new ones
+        [
+            f"{name}/{label}/1.png"
+            for name in ("midjourney", "sdxl", "dalle3", "flux")
+            for label in ("0_real", "1_fake")
+        ],
+        [f"{name}/{label}/1.png" for name in ("midjourney", "dalle3") for label in ("0_real", "1_fake")],
         ["new_one/0_real/1.png", "new_two/1_fake/1.png", "new_three/1_fake/1.png", "glide/1_fake/1.png"],
     ],
 )
@@ -521,9 +587,22 @@ def test_the_generic_folder_is_for_what_nothing_else_fits(paths: list[str], tmp_
 
 
 def test_strays_are_told_apart_from_what_is_placed(tmp_path: Path) -> None:
-    root = twins.build(tmp_path / "data", [*twins.genimage(generators=["adm"]), "sd_xl/val/ai/1.png"])
+    root = twins.build(tmp_path / "data", [*twins.genimage(generators=["adm", "glide"]), "sd_xl/val/ai/1.png"])
     best = recognise(root)[0]
-    assert (best.layout, best.placed, best.strays) == ("genimage", 8, 1)
+    assert (best.layout, best.placed, best.strays) == ("genimage", 16, 1)
+
+
+def test_a_whole_copy_is_recognised_beside_a_generator_that_it_does_not_have(tmp_path: Path) -> None:
+    new = [
+        f"sd_xl/{split}/{label}/{number}.png"
+        for split in ("train", "val")
+        for label in ("ai", "nature")
+        for number in range(8)
+    ]
+    root = twins.build(tmp_path / "data", [*twins.genimage(), *new])
+    best = recognise(root)[0]
+    assert (best.layout, best.strays, best.parts) == ("genimage", 32, 32)
+    assert 10 * best.placed < 9 * (best.placed + best.strays)  # so it is by its parts that it is known
 
 
 def test_a_look_at_a_large_folder_is_bounded_and_says_so(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from rine_cache.containers import ContainerReader
 from rine_cache.errors import LayoutError
-from rine_cache.layouts import LAYOUTS, Listing, list_images
+from rine_cache.layouts import LAYOUTS, Listing, list_images, walk
 from rine_cache.manifest import build_manifest
 from rine_cache.specs.data import DatasetSpec
 from tests import container_twins as twins
@@ -167,6 +168,52 @@ def test_opensdid_names_its_subsets_from_file_names(tmp_path: Path) -> None:
     assert subsets_at(tmp_path) == {"sdxl"}
 
 
+def test_opensdid_looks_at_few_names_below_a_root_that_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "MOST_ITEMS", 5)
+    for folder in ("photos", "0_real"):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+        for number in range(100):
+            (tmp_path / folder / f"sd2-{number:05d}-of-00100.parquet").touch()
+    (tmp_path / "0_real/deep/sd3-00000-of-00001.parquet").touch()
+    (tmp_path / "flux-00000-of-00001.parquet").touch()
+    seen = 0
+    scandir = os.scandir
+
+    class Counting:
+        def __init__(self, path: Path) -> None:
+            self._items = scandir(path)
+
+        def __enter__(self) -> Counting:
+            return self
+
+        def __iter__(self) -> Counting:
+            return self
+
+        def __next__(self) -> os.DirEntry[str]:
+            nonlocal seen
+            item = next(self._items)
+            seen += 1
+            return item
+
+        def __exit__(self, *error: object) -> None:
+            self._items.close()
+
+    monkeypatch.setattr(os, "scandir", Counting)
+    assert LAYOUTS["opensdid"].subsets_at(tmp_path) == {"flux"}  # type: ignore[misc]
+    assert seen < 30
+
+
+@pytest.mark.parametrize(("link", "target"), [("OpenSDI_test", "shards"), ("shards", "OpenSDI_test")])
+def test_opensdid_reads_the_split_from_a_linked_root_and_from_where_it_leads(
+    tmp_path: Path, link: str, target: str
+) -> None:
+    twins.opensdid_shard(tmp_path / "x" / target / "sd2-00000-of-00001.parquet", "sd2", 1, 1, seed=1)
+    (tmp_path / link).symlink_to(tmp_path / "x" / target)
+    assert column(listed(tmp_path / link, "opensdid", splits=["test"]), "split") == ["test", "test"]
+
+
 # --- Parquet
 
 
@@ -252,6 +299,23 @@ def test_lost_shards_of_any_name_are_told(tmp_path: Path) -> None:
     assert lost == ["train-00001-of-00004.parquet", "train-00003-of-00004.parquet"]
 
 
+def test_a_lost_shard_of_no_named_split_is_told_whichever_is_asked_for(tmp_path: Path) -> None:
+    twins.write_parquet(tmp_path / "a-00000-of-00002.parquet", {"image": [b"1"], "label": [0], "split": ["train"]})
+    assert listed(tmp_path, "parquet", splits=["train"]).lost_files == ["a-00001-of-00002.parquet"]
+
+
+def test_rows_without_a_label_are_told_of_what_is_asked_for_only(tmp_path: Path) -> None:
+    columns = {"label": [0, None, None], "subset": ["a", "a", "b"], "split": ["val", "train", "val"]}
+    twins.write_parquet(tmp_path / "bytes/a.parquet", {"image": pa.array([b"1", b"2", b"3"]), **columns})
+    (tmp_path / "paths").mkdir()
+    (tmp_path / "paths/0.png").touch()
+    pl.DataFrame({"path": ["0.png", "1.png", "2.png"], **columns}).write_csv(tmp_path / "paths/a.csv")
+    for root, layout in ((tmp_path / "bytes", "parquet"), (tmp_path / "paths/a.csv", "table")):
+        for settings, images in (({}, 2), ({"subsets": ["a"]}, 1), ({"splits": ["val"]}, 1)):
+            assert listed(root, layout, **settings).strays["row without a label"].images == images
+        assert not listed(root, layout, subsets=["a"], splits=["val"]).strays
+
+
 # --- WebDataset
 
 
@@ -291,6 +355,27 @@ def test_webdataset_images_of_one_key(tmp_path: Path) -> None:
     ((reason, strays),) = listing.strays.items()
     assert reason.startswith("beside the image")
     assert strays == (1, "real/a.tar/a.mask.png")
+
+
+@pytest.mark.parametrize("ending", ["cls", "json"])
+def test_webdataset_says_that_a_sample_s_name_ends_at_its_first_dot(tmp_path: Path, ending: str) -> None:
+    label = {"cls": b"1", "json": b'{"label": 1}'}[ending]
+    members = [("s1.0.png", b"1"), (f"s1.0.{ending}", label), ("s2.png", b"2"), (f"s2.{ending}", label)]
+    twins.write_tar(tmp_path / "a.tar", [*members, ("s3.0.png", b"3")])
+    listing = listed(tmp_path, "webdataset")
+    assert column(listing, "image_id") == ["a.tar/s2.png"]
+    examples = {reason: strays.example for reason, strays in listing.strays.items()}
+    assert examples.pop("no label: a sample's name ends at its first dot, and its .cls or .json has another") == (
+        "a.tar/s1.0.png"
+    )
+    assert list(examples.values()) == ["a.tar/s3.0.png"]
+
+
+def test_webdataset_counts_strays_of_what_is_asked_for_only(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        twins.write_tar(tmp_path / f"{split}-0.tar", [("0_real/a.png", b"1"), ("b.png", b"2")])
+    ((_, strays),) = listed(tmp_path, "webdataset", splits=["val"]).strays.items()
+    assert strays == (1, "val-0.tar/b.png")
 
 
 def test_webdataset_leaves_out_unlabelled_images_links_and_litter(tmp_path: Path) -> None:

@@ -220,6 +220,26 @@ def test_subsets_and_splits_keep_what_they_name(tree: Tree) -> None:
         listed(root, subsets=["c"], splits=["val"])
 
 
+def test_images_of_no_split_are_told_where_splits_are_asked_for(tree: Tree) -> None:
+    root = tree("a/val/0_real/1.png", "a/train/0_real/2.png", "c/1_fake/3.png", "c/1_fake/4.png")
+
+    def strays(**settings: object) -> dict[str, Strays]:
+        return list_images(DatasetSpec.model_validate({"root": str(root), **settings})).strays
+
+    told = {"of no named split, though splits are asked for": Strays(2, "c/1_fake/3.png")}
+    assert strays(splits=["val"]) == told
+    assert strays(splits=["val"], subsets=["a", "c"]) == told
+    assert strays(splits=["val"], subsets=["a"]) == strays() == {}
+
+
+def test_strays_known_to_be_of_another_split_are_not_counted(tree: Tree) -> None:
+    root = tree("val/0_real/1.png", "val/photos/2.png", "train/photos/3.png", "photos/4.png")
+    ((_, strays),) = list_images(DatasetSpec(root=str(root), splits=["val"])).strays.items()
+    assert strays == Strays(2, "photos/4.png")  # the first may be of any split
+    ((_, strays),) = list_images(DatasetSpec(root=str(root))).strays.items()
+    assert strays.images == 3
+
+
 def test_a_label_is_that_of_every_image(tree: Tree) -> None:
     root = tree("glide/1.png", "train/2.png", "3.png", "glide/deep/4.png")
     assert [entry[:4] for entry in listed(root, label="fake")] == [

@@ -188,6 +188,7 @@ def _cache_info(path: Path) -> dict[str, Any]:
 
 
 def _manifest_info(path: Path) -> dict[str, Any]:
+    from rine_cache.layouts.entry import LABEL_NAMES
     from rine_cache.manifest import read_manifest
 
     manifest = read_manifest(path)
@@ -197,7 +198,7 @@ def _manifest_info(path: Path) -> dict[str, Any]:
         "images": len(manifest),
         "root": str(manifest.root),
         "digest": manifest.digest,
-        "counts": {f"{('real', 'fake')[label]} {subset}": count for label, subset, count in counts.iter_rows()},
+        "counts": {f"{LABEL_NAMES[label]} {subset}": count for label, subset, count in counts.iter_rows()},
     }
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def listing_text(listing: Listing) -> str:
     """Show what was found, what is missing and what has no place, in one table."""
-    from rine_cache.layouts.folder import LABEL_NAMES
+    from rine_cache.layouts.entry import LABEL_NAMES
 
     counts = (
         listing.table.group_by("subset", "split", "variant", "label").len().sort("subset", "split", "variant", "label")

@@ -26,7 +26,7 @@ from rine_cache.layouts import (
     ufd_diffusion,
     webdataset,
 )
-from rine_cache.layouts.entry import Entry, Gap, Part, Stray
+from rine_cache.layouts.entry import LABEL_NAMES, Entry, Gap, Part, Stray
 from rine_cache.manifest import as_table
 
 if TYPE_CHECKING:
@@ -92,41 +92,54 @@ def list_images(spec: DatasetSpec) -> Listing:
     if not root.exists():
         raise LayoutError(f"{root} does not exist; set the data set's root to where its images lie")
     layout = LAYOUTS[spec.layout]
-    find = partial(folder.find, label=folder.LABEL_NAMES.index(spec.label)) if spec.label else layout.find
-    strays: dict[str, Strays] = {}
-    lost: list[str] = []
-    table = as_table(_kept(find(root), spec, strays, lost))
-    wanted = [part for part in layout.parts if _wants(spec, part.subset, part.split or next(iter(spec.splits), None))]
+    find = partial(folder.find, label=LABEL_NAMES.index(spec.label)) if spec.label else layout.find
+    sieve = _Sieve(spec)
+    table = as_table(sieve.entries(find(root)))
+    wanted = [part for part in layout.parts if _wants(spec, part.subset, part.split)]
     if table.is_empty():
-        raise LayoutError(_nothing_found(spec, strays))
+        raise LayoutError(_nothing_found(spec, sieve.strays))
     table = table.sort("container", "position", "image_id", nulls_last=False)
     folder_of_ids = root if root.is_dir() else root.parent
-    return Listing(table, folder_of_ids, dict(sorted(strays.items())), _absent(wanted, table), sorted(lost))
+    return Listing(table, folder_of_ids, dict(sorted(sieve.strays.items())), _absent(wanted, table), sorted(sieve.lost))
 
 
-def _kept(
-    found: Iterator[Entry | Stray | Gap], spec: DatasetSpec, strays: dict[str, Strays], lost: list[str]
-) -> Iterator[Entry]:
-    """Yield the entries that the data set asks for, with their groups; count the strays, note the files lost."""
-    pattern = re.compile(spec.group_pattern) if spec.group_pattern else None
-    for item in found:
-        if isinstance(item, Stray):
-            earlier = strays.get(item.reason, Strays(0, item.path))
-            strays[item.reason] = Strays(earlier.images + 1, min(earlier.example, item.path))
-        elif isinstance(item, Gap):
-            if _wants(spec, item.subset, item.split):
-                lost.append(item.path)
-        elif _wants(spec, item.subset, item.split):
-            yield item if pattern is None else item._replace(group=_group(item.image_id, pattern))
+class _Sieve:
+    """Keeps of what a layout finds what the data set asks for: the entries, the strays counted, the files lost."""
+
+    def __init__(self, spec: DatasetSpec) -> None:
+        self.strays: dict[str, Strays] = {}
+        self.lost: list[str] = []
+        self._spec = spec
+        self._pattern = re.compile(spec.group_pattern) if spec.group_pattern else None
+
+    def entries(self, found: Iterator[Entry | Stray | Gap]) -> Iterator[Entry]:
+        """Yield the entries, with their groups; `strays` and `lost` are whole once all is found."""
+        for item in found:
+            if not _wants(self._spec, item.subset, item.split):
+                continue
+            if isinstance(item, Gap):
+                self.lost.append(item.path)
+            elif isinstance(item, Stray):
+                self._count(item.path, item.reason)
+            elif self._spec.splits and item.split is None:
+                self._count(item.image_id, "of no named split, though splits are asked for")
+            else:
+                yield item._replace(group=self._group(item.image_id)) if self._pattern else item
+
+    def _count(self, path: str, reason: str) -> None:
+        earlier = self.strays.get(reason, Strays(0, path))
+        self.strays[reason] = Strays(earlier.images + 1, min(earlier.example, path))
+
+    def _group(self, image_id: str) -> str | None:
+        match = self._pattern.search(image_id.rpartition("/")[2]) if self._pattern else None
+        return match[1] if match else None
 
 
 def _wants(spec: DatasetSpec, subset: str | None, split: str | None) -> bool:
-    return (not spec.subsets or subset is None or subset in spec.subsets) and (not spec.splits or split in spec.splits)
-
-
-def _group(image_id: str, pattern: re.Pattern[str]) -> str | None:
-    match = pattern.search(image_id.rpartition("/")[2])
-    return match[1] if match else None
+    """Tell whether a data set asks for what is of a subset and a split; null is not known, and may be any."""
+    return all(
+        not asked or name is None or name in asked for name, asked in ((subset, spec.subsets), (split, spec.splits))
+    )
 
 
 def _absent(wanted: list[Part], table: pl.DataFrame) -> list[Part]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REAL, FAKE = 0, 1
+LABEL_NAMES = ("real", "fake")  # by label
 
 
 class Entry(NamedTuple):
@@ -51,11 +52,14 @@ class Entry(NamedTuple):
 class Stray(NamedTuple):
     """An image, or a line of a list, that the layout cannot place: left out, counted and shown.
 
-    `path` is its path below the root, `reason` a few words that many strays share.
+    `path` is its path below the root, `reason` a few words that many strays share; `subset` and `split` what it would
+    be of, null where that is not known.
     """
 
     path: str
     reason: str
+    subset: str | None = None
+    split: str | None = None
 
 
 class Gap(NamedTuple):
@@ -93,9 +97,12 @@ class Layout:
     subsets_at
         Names the subsets that a root seems to hold, from its folders' or files' names alone and within milliseconds,
         whatever the number of images; none where the names do not tell.
+    suffixes
+        Of the files that it reads images out of, in lower case; none where images are files of their own.
     """
 
     about: str
     find: Callable[[Path], Iterator[Entry | Stray | Gap]]
     parts: tuple[Part, ...] = ()
     subsets_at: Callable[[Path], set[str]] | None = None
+    suffixes: frozenset[str] = frozenset()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rine_cache.errors import LayoutError
-from rine_cache.layouts.entry import FAKE, REAL, Entry, Layout, Stray
+from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL, Entry, Layout, Stray
 from rine_cache.layouts.walk import files_below
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LABELS = {"0_real": REAL, "real": REAL, "nature": REAL, "1_fake": FAKE, "fake": FAKE, "ai": FAKE}
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-LABEL_NAMES = ("real", "fake")
 
 
 def find(root: Path, label: int | None = None) -> Iterator[Entry | Stray]:
@@ -49,7 +48,7 @@ def find(root: Path, label: int | None = None) -> Iterator[Entry | Stray]:
         if labels:
             yield Entry(path, labels.pop(), subset_of(folders, label), split_of_folders(folders), None, size)
         else:
-            yield Stray(path, f"under no label folder ({', '.join(LABELS)})")
+            yield Stray(path, f"under no label folder ({', '.join(LABELS)})", split=split_of_folders(folders))
 
 
 def subset_of(folders: list[str], label: int | None) -> str:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from rine_cache.errors import LayoutError
 from rine_cache.layouts.entry import FAKE, REAL, Entry, Layout, Part, Stray
 from rine_cache.layouts.forensynths import PROGAN_CLASSES
-from rine_cache.layouts.named_folders import LABELS, SPLITS, folded, folders_below
-from rine_cache.layouts.walk import IMAGE_SUFFIXES, files_below
+from rine_cache.layouts.named_folders import LABELS, SPLITS, Placing, Unplaced, folded
+from rine_cache.layouts.walk import IMAGE_SUFFIXES, files_below, folders_below, own_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,8 +88,8 @@ def _holds_images(name: str) -> bool:
 
 
 def _last_folders(root: Path) -> list[str]:
-    """Return the end of the root's own path, since the root may lie in the tree of fakes, up to three folders deep."""
-    return [*root.resolve().parts[-4:]]
+    """Return the end of the root's own path, if the root lies in the tree of fakes, up to three folders deep."""
+    return own_names(root, lambda own: [*own[-4:]] if HOME in map(folded, own[-4:]) else [])
 
 
 def _inside(last: list[str], path: str) -> list[str] | None:
@@ -114,7 +114,7 @@ def _fakes(root: Path, home: str, sources: _Sources, lists: list[tuple[str, str]
     last = _last_folders(root)
     folder: str | None = None
     inside: list[str] = []
-    placing: tuple[str, str] | str = ""
+    placing: Placing | Unplaced = _placing(inside)
     for below, size in files_below(root / home, IMAGE_SUFFIXES | {".txt"}):
         path = f"{home}/{below}" if home else below
         above, _, name = path.rpartition("/")
@@ -126,21 +126,23 @@ def _fakes(root: Path, home: str, sources: _Sources, lists: list[tuple[str, str]
             if folded(name) in LISTS and split in _SPLITS and subset is None:
                 lists.append((split, path))
         elif not path.startswith(stores):  # what lists name is no fake
-            yield Stray(path, placing) if isinstance(placing, str) else Entry(path, FAKE, *placing, None, size)
+            yield Stray(path, *placing) if isinstance(placing, Unplaced) else Entry(path, *placing, None, size)
 
 
-def _placing(folders: list[str]) -> tuple[str, str] | str:
-    """Return subset and split of a fake in folders inside the tree, or why it has no place."""
+def _placing(folders: list[str]) -> Placing | Unplaced:
+    """Return what folders inside the tree tell of a fake, or why it has no place."""
     split, subset = _place(folders)
     if split is None:
-        return "under no split's folder (train, valid)"
-    if split not in _SPLITS:
-        return f"in the split {split}, which this layout does not have"
-    if subset is None:
-        return "under no generator's folder"
-    if any(LABELS.get(folded(name)) == REAL for name in folders):
-        return "under a label folder of reals, which this layout takes from lists"
-    return subset, split
+        reason = "under no split's folder (train, valid)"
+    elif split not in _SPLITS:
+        reason = f"in the split {split}, which this layout does not have"
+    elif subset is None:
+        reason = "under no generator's folder"
+    elif any(LABELS.get(folded(name)) == REAL for name in folders):
+        reason = "under a label folder of reals, which this layout takes from lists"
+    else:
+        return Placing(FAKE, subset, split)
+    return Unplaced(reason, subset, split)
 
 
 def _reals(root: Path, path: str, split: str, sources: _Sources, seen: set[str]) -> Iterator[Entry | Stray]:
@@ -152,9 +154,9 @@ def _reals(root: Path, path: str, split: str, sources: _Sources, seen: set[str])
         found = ((image, _size(root / image)) for image in candidates(re.split(r"[/\\]", name)[-1], sources))
         image, size = next(((image, size) for image, size in found if size is not None), ("", 0))
         if not image:
-            yield Stray(name, f"listed in {shown}, not found")
+            yield Stray(name, f"listed in {shown}, not found", subset, split)
         elif image in seen:
-            yield Stray(image, f"listed again in {shown}")
+            yield Stray(image, f"listed again in {shown}", subset, split)
         else:
             seen.add(image)
             yield Entry(image, REAL, subset, split, None, size)

@@ -10,16 +10,13 @@ nothing but splits and classes lies between the root and the label folder: below
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
-from itertools import islice
-from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from rine_cache.layouts import folder as generic
 from rine_cache.layouts.entry import FAKE, REAL, Entry, Layout, Part, Stray
-from rine_cache.layouts.walk import files_below
+from rine_cache.layouts.walk import files_below, folders_below, own_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -28,10 +25,7 @@ if TYPE_CHECKING:
     # Makes entries and strays of a root's images: of their paths below it and sizes in bytes.
     Place = Callable[[Path, Iterable[tuple[str, int]]], Iterator[Entry | Stray]]
 
-# Bounds of a look at folders' names. Published trees have at most 7 folders above an image, wrappers included.
-DEPTH = 9
-MOST_FOLDERS = 5_000
-MOST_ITEMS = 10_000  # a folder that holds more is one of images
+_NO_SUBSET = "under no subset's folder"
 
 
 def folded(name: str) -> str:
@@ -59,6 +53,22 @@ class Placing(NamedTuple):
     label: int
     subset: str
     split: str | None
+
+
+class Unplaced(NamedTuple):
+    """Why its folders do not place an image, and the subset and the split that they tell all the same."""
+
+    reason: str
+    subset: str | None
+    split: str | None
+
+
+class _Told(NamedTuple):
+    """All labels, subsets and splits that the folders above an image name."""
+
+    labels: set[int]
+    subsets: list[str]
+    splits: list[str]
 
 
 class _Names(NamedTuple):
@@ -122,13 +132,15 @@ class NamedFolders:
         wrappers = {"/".join(folders[:depth]) for folders in homes for depth in range(len(folders) + 1)}
         sole = None if homes else self.sole
         folder: str | None = None
-        placing: Placing | str = ""
+        placing: Placing | Unplaced = Unplaced(_NO_SUBSET, None, None)
         for path, size in files:
             above = path.rpartition("/")[0]
             if above != folder:
                 folder, folders = above, above.split("/") if above else []
-                placing = self._placing(folders, names, sole) or self._unexpected(folders, wrappers)
-            yield Stray(path, placing) if isinstance(placing, str) else Entry(path, *placing, None, size)
+                placing = self._placing(folders, names, sole)
+                if isinstance(placing, Unplaced) and placing.reason == _NO_SUBSET:
+                    placing = placing._replace(reason=self._unexpected(folders, wrappers))
+            yield Stray(path, *placing) if isinstance(placing, Unplaced) else Entry(path, *placing, None, size)
 
     def subsets_named(self, root: Path) -> set[str]:
         """Return the subsets that the names of folders tell, at the root or below it."""
@@ -144,15 +156,19 @@ class NamedFolders:
         holding = [path.split("/") if path else [] for path in folders_below(root, self._holds_images)]
         holding = [folders for folders in holding if not folders or self._holds_images(folders[-1])]
         beside = {"/".join(folders[:-2]) for folders in holding if self._is_subset(folders[-2:-1])}
-        own = [folded(part) for part in root.resolve().parts]
-        start = len(own)
+        return _Names(own_names(root, self._counting), holding, beside)
+
+    def _counting(self, path: Iterable[str]) -> list[str]:
+        """Return the names at the end of a path that name subsets or splits, or are passed over."""
+        names = [folded(part) for part in path]
+        start = len(names)
         while start and (
-            own[start - 1] in self.passed
-            or own[start - 1] in self.split_names
-            or self._is_subset(own[start - 1 : start])
+            names[start - 1] in self.passed
+            or names[start - 1] in self.split_names
+            or self._is_subset(names[start - 1 : start])
         ):
             start -= 1
-        return _Names(own[start:], holding, beside)
+        return names[start:]
 
     def _holds_images(self, name: str) -> bool:
         return folded(name) in LABELS if self.label_folders else self._is_subset([name])
@@ -167,50 +183,65 @@ class NamedFolders:
             if isinstance(placing, Placing):
                 yield folders, placing
 
-    def _placing(self, folders: list[str], names: _Names, sole: str | None) -> Placing | str:
-        """Return what folders below the root tell, or why that is not enough; an empty text if they name no subset."""
+    def _placing(self, folders: list[str], names: _Names, sole: str | None) -> Placing | Unplaced:
+        """Return what folders below the root tell, or why that is not enough."""
+        told = self._told(folders, names, sole)
+        subset = told.subsets[0] if len(told.subsets) == 1 else None
+        if subset is not None and told.labels == {REAL}:
+            subset = self.real_subset.get(subset, subset)
+        labels = told.labels | {label for name, label in self.label_of.items() if name == subset}
+        split = told.splits[0] if len(told.splits) == 1 else None
+        problem = self._problem(told)
+        if not problem and len(labels) == 2:
+            problem = f"under a label folder that {subset} does not have"
+        if problem or subset is None:
+            return Unplaced(problem, subset, split)
+        return Placing(labels.pop(), subset, self.splits[0] if len(self.splits) == 1 else split)
+
+    def _told(self, folders: list[str], names: _Names, sole: str | None) -> _Told:
+        """Read the folders above an image; what those below the root leave open, from the root's own."""
         tokens = [folded(folder) for folder in folders]
         at = next((at for at, name in enumerate(tokens) if self.label_folders and name in LABELS), len(tokens))
         labels = {LABELS[name] for name in tokens if name in LABELS}
-        above, path = tokens[:at], names.own + tokens[:at]
-        in_class_train = (
-            bool(labels)
-            and path[-1:] == ["train"]
-            and (self.is_class_train(path[:-1]) or (at > 0 and "/".join(folders[: at - 1]) in names.beside))
-        )
-        subsets, splits = self._told(above, in_class_train)
-        own_subsets, own_splits = self._told(names.own, in_class_train and not above)
+        above = tokens[:at]
+        in_class_train = bool(labels) and self._is_in_class_train(folders[:at], names)
+        subsets, splits = self._named(above, in_class_train)
+        own_subsets, own_splits = self._named(names.own, in_class_train and not above)
         if not subsets and all(name in self.split_names or name in self.classes for name in above):
             subsets = own_subsets[-1:]
-        subset = subsets[0] if subsets else sole
-        splits = splits or own_splits[-1:]
-        if len(labels) == 2:
-            return "under folders of both labels, real and fake"
-        if len(set(subsets)) > 1:
-            return f"under folders of several subsets: {', '.join(sorted(set(subsets)))}"
-        if subset is None:
-            return ""
-        if self.label_folders and not labels:
-            return f"under no label folder ({', '.join(generic.LABELS)})"
-        if len(set(splits)) > 1:
-            return f"under folders of several splits: {', '.join(sorted(set(splits)))}"
-        if splits and splits[0] not in self.splits:
-            return f"in the split {splits[0]}, which this layout does not have"
-        if labels == {REAL}:
-            subset = self.real_subset.get(subset, subset)
-        labels |= {self.label_of[subset]} if subset in self.label_of else set()
-        if len(labels) == 2:
-            return f"under a label folder that {subset} does not have"
-        split = splits[0] if splits else None
-        return Placing(labels.pop(), subset, self.splits[0] if len(self.splits) == 1 else split)
+        if not subsets and sole is not None:
+            subsets = [sole]
+        return _Told(labels, sorted(set(subsets)), sorted(set(splits)) or own_splits[-1:])
 
-    def _told(self, names: list[str], last_is_class: bool) -> tuple[list[str], list[str]]:
+    def _is_in_class_train(self, above: list[str], names: _Names) -> bool:
+        """Tell whether a label folder lies in ProGAN's class ``train``, of the folders above it below the root."""
+        path = [*names.own, *map(folded, above)]
+        beside_a_subset = bool(above) and "/".join(above[:-1]) in names.beside
+        return path[-1:] == ["train"] and (self.is_class_train(path[:-1]) or beside_a_subset)
+
+    def _named(self, names: list[str], last_is_class: bool) -> tuple[list[str], list[str]]:
         """Return the subsets and the splits that folders name, outermost first; ``train`` may be a class at the end."""
         classes = names[-1:] if last_is_class else []
         others = names[: len(names) - len(classes)]
         candidates = [name for name in others if name not in self.split_names] + classes
         subsets = [subset for name in candidates if (subset := self.subset_named(name)) is not None]
         return subsets, [self.split_names[name] for name in others if name in self.split_names]
+
+    def _problem(self, told: _Told) -> str:
+        """Say where folders contradict each other, or what they lack, or the data set does; empty if nothing."""
+        if len(told.labels) == 2:
+            return "under folders of both labels, real and fake"
+        if len(told.subsets) > 1:
+            return f"under folders of several subsets: {', '.join(told.subsets)}"
+        if not told.subsets:
+            return _NO_SUBSET
+        if self.label_folders and not told.labels:
+            return f"under no label folder ({', '.join(generic.LABELS)})"
+        if len(told.splits) > 1:
+            return f"under folders of several splits: {', '.join(told.splits)}"
+        if told.splits and told.splits[0] not in self.splits:
+            return f"in the split {told.splits[0]}, which this layout does not have"
+        return ""
 
     def _unexpected(self, folders: list[str], wrappers: Collection[str]) -> str:
         """Name the outermost folder that is no wrapper around images of a known place."""
@@ -219,46 +250,7 @@ class NamedFolders:
                 break
             if folded(name) not in self.split_names and "/".join(folders[: depth + 1]) not in wrappers:
                 return f"in the unexpected folder {name}"
-        return "under no subset's folder"
-
-
-def folders_below(root: Path, holds_images: Callable[[str], bool]) -> Iterator[str]:
-    """Yield the paths of folders below a root, its own ("") first, a level at a time and sorted.
-
-    Not those below a folder whose name says that it holds images, nor below a link into itself, nor more than `DEPTH`
-    levels or `MOST_FOLDERS`; a folder of more than `MOST_ITEMS` items, or one that cannot be listed, is taken to have
-    none.
-    """
-    level: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    remaining = MOST_FOLDERS
-    for _ in range(DEPTH):
-        below = []
-        for path, ancestors in sorted(level, key=itemgetter(0))[:remaining]:
-            try:
-                status = (root / path).stat()
-            except OSError:
-                continue
-            itself = (status.st_dev, status.st_ino)
-            if itself in ancestors:
-                continue
-            remaining -= 1
-            yield path
-            if not (path and holds_images(path.rpartition("/")[2])):
-                names = _folders_in(root / path)
-                below += [(f"{path}/{name}" if path else name, ancestors | {itself}) for name in names]
-        level = below
-
-
-def _folders_in(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as listing:
-            items = list(islice(listing, MOST_ITEMS + 1))
-            names = [item.name for item in items if item.is_dir()]
-    except OSError:
-        return []
-    if len(items) > MOST_ITEMS:
-        return []
-    return [name for name in names if not name.startswith(".") and name != "__MACOSX"]
+        return _NO_SUBSET
 
 
 @dataclass(frozen=True, kw_only=True)

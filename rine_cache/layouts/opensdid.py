@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from rine_cache.errors import LayoutError
 from rine_cache.layouts.entry import FAKE, REAL, Entry, Gap, Layout, Part, Stray
-from rine_cache.layouts.folder import SPLITS
-from rine_cache.layouts.shards import lost_shards, parquet_file, rows_of
-from rine_cache.layouts.walk import files_below
+from rine_cache.layouts.folder import LABELS, SPLITS
+from rine_cache.layouts.shards import PARQUET, lost_shards, parquet_file, rows_of
+from rine_cache.layouts.walk import files_below, folders_below, items_in, own_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 SUBSETS = ("sd15", "sd2", "sdxl", "sd3", "flux")
@@ -40,12 +40,13 @@ def find(root: Path) -> Iterator[Entry | Stray | Gap]:
         If a file's download is not complete, or its columns or labels are others than OpenSDID's.
     """
     shards = []
-    for path, size in sorted(files_below(root, {".parquet"})):
+    for path, size in sorted(files_below(root, PARQUET)):
         if _subset(path):
             shards.append(path)
             yield from _rows(root, path, size)
         else:
-            yield Stray(path, f"no name such as sd15-00000-of-00070.parquet ({', '.join(SUBSETS)})")
+            reason = f"no name such as sd15-00000-of-00070.parquet ({', '.join(SUBSETS)})"
+            yield Stray(path, reason, split=_split(root, path))
     for path in lost_shards(shards):
         yield Gap(path, _subset(path), _split(root, path))
 
@@ -64,7 +65,7 @@ def _rows(root: Path, path: str, size: int) -> Iterator[Entry | Stray]:
             key, label = values["key"], values["label"]
             image_id = f"{path}/{row:07d}/{key}"
             if label is None or key is None:
-                yield Stray(image_id, "row without a label or a key")
+                yield Stray(image_id, "row without a label or a key", subset, split)
                 continue
             if label not in (REAL, FAKE):
                 raise LayoutError(f"{root / path}, row {row}: label {label!r}; allowed: 0 (real), 1 (fake)")
@@ -73,8 +74,9 @@ def _rows(root: Path, path: str, size: int) -> Iterator[Entry | Stray]:
 
 
 def subsets_at(root: Path) -> set[str]:
-    """Name the subsets whose files lie below `root`."""
-    return {subset for path, _ in files_below(root, {".parquet"}) if (subset := _subset(path))}
+    """Name the subsets whose files lie below `root`, in none of the folders that other data sets have for images."""
+    folders = folders_below(root, lambda name: name.lower() in LABELS)
+    return {subset for folder in folders for item in items_in(root / folder) if (subset := _subset(item.name))}
 
 
 def _subset(path: str) -> str | None:
@@ -84,9 +86,13 @@ def _subset(path: str) -> str | None:
 
 def _split(root: Path, path: str) -> str | None:
     """Read the split from the innermost folder whose name is one or ends in one, the root's own included."""
-    folders = [root.name, *path.split("/")[:-1]]
-    endings = (re.split(r"[_-]", name)[-1].lower() for name in reversed(folders))
-    return next((SPLITS[ending] for ending in endings if ending in SPLITS), None)
+    splits = [*own_names(root, lambda own: _splits(own[-1:])), *_splits(path.split("/")[:-1])]
+    return splits[-1] if splits else None
+
+
+def _splits(folders: Iterable[str]) -> list[str]:
+    endings = [re.split(r"[_-]", name)[-1].lower() for name in folders]
+    return [SPLITS[ending] for ending in endings if ending in SPLITS]
 
 
 def _variant(key: str) -> str:
@@ -94,5 +100,9 @@ def _variant(key: str) -> str:
 
 
 LAYOUT = Layout(
-    "OpenSDID's Parquet files, <subset>-NNNNN-of-NNNNN.parquet, at any depth", find, _PARTS, subsets_at=subsets_at
+    "OpenSDID's Parquet files, <subset>-NNNNN-of-NNNNN.parquet, at any depth",
+    find,
+    _PARTS,
+    subsets_at,
+    PARQUET,
 )

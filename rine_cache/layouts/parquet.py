@@ -16,7 +16,7 @@ from rine_cache.containers import image_column
 from rine_cache.layouts.columns import COLUMNS, class_names, columns_of, read_traits, require
 from rine_cache.layouts.entry import Entry, Gap, Layout, Stray
 from rine_cache.layouts.folder import subset_of
-from rine_cache.layouts.shards import lost_shards, parquet_file, rows_of, split_of
+from rine_cache.layouts.shards import PARQUET, lost_shards, parquet_file, rows_of, split_of
 from rine_cache.layouts.walk import files_below
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def find(root: Path) -> Iterator[Entry | Stray | Gap]:
     LayoutError
         If a file's download is not complete, it has no column of images or of labels, or a label is no known word.
     """
-    files = sorted(files_below(root, {".parquet"}))
+    files = sorted(files_below(root, PARQUET))
     for path, size in files:
         yield from _rows(root, path, size)
     for path in lost_shards(path for path, _ in files):
@@ -49,15 +49,16 @@ def _rows(root: Path, path: str, size: int) -> Iterator[Entry | Stray]:
         names = [f"{image}.path"] if _has_names(schema.field(image).type) else []
         for row, values in rows_of(file, [*columns.values(), *names]):
             traits = read_traits(values, columns, classes, f"{root / path}, row {row}")
+            split = traits.split or split_of(path)
             image_id = f"{path}/{row:07d}{_name(values.get(image))}"
             if traits.label is None:
-                yield Stray(image_id, "row without a label")
+                yield Stray(image_id, "row without a label", traits.subset, split)
                 continue
             yield Entry(
                 image_id,
                 traits.label,
                 traits.subset or subset_of(folders, traits.label),
-                traits.split or split_of(path),
+                split,
                 traits.group,
                 size,
                 traits.variant,
@@ -75,4 +76,4 @@ def _name(image: dict[str, Any] | None) -> str:
     return f"/{PurePosixPath(image['path']).name}" if image and image["path"] else ""
 
 
-LAYOUT = Layout("a folder of Parquet files with a column of images' bytes and one of labels", find)
+LAYOUT = Layout("a folder of Parquet files with a column of images' bytes and one of labels", find, suffixes=PARQUET)

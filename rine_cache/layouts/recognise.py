@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from rine_cache.errors import LayoutError
 from rine_cache.layouts import LAYOUTS
 from rine_cache.layouts.entry import Entry, Stray
-from rine_cache.layouts.named_folders import TreeLayout, folders_below
-from rine_cache.layouts.walk import IMAGE_SUFFIXES
+from rine_cache.layouts.named_folders import TreeLayout
+from rine_cache.layouts.table import SUFFIXES as TABLES
+from rine_cache.layouts.walk import IMAGE_SUFFIXES, folders_below, is_litter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
 
 IMAGES = 100_000
 IMAGES_A_FOLDER = 1_000
-_TABLES = frozenset({".csv", ".tsv", ".parquet"})
-# What must lie below the root for a layout that reads images out of other files to be tried.
-_CONTAINERS = {
-    "opensdid": frozenset({".parquet"}),
-    "parquet": frozenset({".parquet"}),
-    "webdataset": frozenset({".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst"}),
-}
 
 
 class Fit(NamedTuple):
@@ -71,9 +65,10 @@ class _Look(NamedTuple):
 def recognise(root: Path) -> list[Fit]:
     """Return the layouts that fit a root, best first; none if it holds nothing that any layout places.
 
-    A layout stands before the generic folder if it places at least half of the images, and tells their split where its
-    folders are to name one. Of several such, that is first which so places most; then the order in `LAYOUTS` decides.
-    Those that cannot list the root at all, though its files are of their kind, come last with their `problem`.
+    Generators' names occur in many data sets. So a layout stands before the generic folder only if it places half of
+    all images, and nine tenths of what that would place or half of the parts of a whole copy; and tells their split
+    where its folders are to name one. Of several such, that is first which so places most; then the order in `LAYOUTS`
+    decides. Those that cannot list the root at all, though its files are of their kind, come last with their `problem`.
 
     Raises
     ------
@@ -83,31 +78,33 @@ def recognise(root: Path) -> list[Fit]:
     if not root.exists():
         raise LayoutError(f"{root} does not exist; give the folder, or the table, that holds the images")
     look = _look(root)
-    fits: dict[tuple[float, ...], Fit] = {}
-    for order, (name, layout) in enumerate(LAYOUTS.items()):
-        if _speaks_for(name, layout, root, look):
-            fit, sure = _fit(name, layout, root, look)
-            if fit.placed or fit.problem:
-                fits[(*_rank(fit, sure), order)] = fit
-    return [fits[rank] for rank in sorted(fits)]
+    tried = {name: layout for name, layout in LAYOUTS.items() if _speaks_for(name, layout, root, look)}
+    found = [_fit(name, layout, root, look) for name, layout in tried.items()]
+    generic = sum(fit.placed for fit, _ in found if fit.layout == "folder")
+    found = [(fit, sure) for fit, sure in found if fit.placed or fit.problem]
+    ranked = sorted(found, key=lambda item: _rank(item[0], item[1], generic))  # equal ones stay in LAYOUTS' order
+    return [fit for fit, _ in ranked]
 
 
-def _rank(fit: Fit, sure: int) -> tuple[float, ...]:
+def _rank(fit: Fit, sure: int, generic: int) -> tuple[float, ...]:
+    """Order a fit among others, the smallest first; `generic` is how many images the generic folder places."""
     seen = max(fit.placed + fit.strays, 1)
+    nearly_all = 2 * sure >= seen and 10 * sure >= 9 * generic
+    half_of_a_whole_copy = 2 * sure >= seen and 2 * fit.parts >= max(len(LAYOUTS[fit.layout].parts), 1)
     if fit.problem:
         group = 3
     elif fit.layout == "folder":
         group = 1
     else:
-        group = 0 if 2 * sure >= seen else 2
+        group = 0 if nearly_all or half_of_a_whole_copy else 2
     return group, -sure / seen, -fit.placed / seen
 
 
 def _speaks_for(name: str, layout: Layout, root: Path, look: _Look) -> bool:
     if root.is_file():
-        return name == "table" and root.suffix.lower() in _TABLES
-    if name in _CONTAINERS:
-        return bool(_CONTAINERS[name] & look.suffixes)
+        return name == "table" and root.suffix.lower() in TABLES
+    if layout.suffixes:
+        return bool(layout.suffixes & look.suffixes)
     if isinstance(layout, TreeLayout):
         return bool(layout.subsets_named(root))
     return name != "table" and (layout.subsets_at is None or bool(layout.subsets_at(root)))
@@ -115,7 +112,7 @@ def _speaks_for(name: str, layout: Layout, root: Path, look: _Look) -> bool:
 
 def _fit(name: str, layout: Layout, root: Path, look: _Look) -> tuple[Fit, int]:
     """Return how a layout fits, and how many images it places for sure: in a split, if its folders name those."""
-    loose = len(look.images) if name in _CONTAINERS else 0  # images that a layout of containers cannot see
+    loose = len(look.images) if layout.suffixes else 0  # images that a layout of containers cannot see
     found: dict[tuple[int, str, str | None], int] = {}
     strays = 0
     try:
@@ -145,12 +142,12 @@ def _look(root: Path) -> _Look:
     images: list[tuple[str, int]] = []
     suffixes: set[str] = set()
     more = False
-    for folder in folders_below(root, lambda name: False) if root.is_dir() else ():  # noqa: ARG005
+    for folder in folders_below(root) if root.is_dir() else ():
         before = len(images)
         for item in _items(root / folder):
             suffix = PurePosixPath(item.name).suffix.lower()
             suffixes.add(suffix)
-            if suffix not in IMAGE_SUFFIXES or item.name.startswith(".") or item.is_dir():
+            if suffix not in IMAGE_SUFFIXES or is_litter(item.name) or item.is_dir():
                 continue
             if len(images) - before == IMAGES_A_FOLDER or len(images) == IMAGES:
                 more = True

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import pyarrow.parquet as pq
 
+PARQUET = frozenset({".parquet"})
 _ROWS_AT_ONCE = 10_000
 _NUMBERED = re.compile(r"(?P<before>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<after>\.\w+)")
 _SPLIT_FIRST = re.compile(rf"({'|'.join(SPLITS)})[-_.]", re.IGNORECASE)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rine_cache.layouts.folder import LABEL_NAMES
+from rine_cache.layouts.entry import LABEL_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,14 +34,16 @@ def _classes(table: pl.DataFrame) -> Iterator[str]:
         if label not in counts:
             yield f"there are no {name} images; a benchmark must pair it with another data set's"
         elif counts[label] < _FEW_IMAGES:
-            yield f"only {counts[label]} {name} images: intervals will be wide"
+            yield f"only {counts[label]} {name} {'image' if counts[label] == 1 else 'images'}: intervals will be wide"
     if len(counts) == 2 and max(counts.values()) >= _UNEQUAL * min(counts.values()):
         yield f"classes are very unequal ({counts[0]:,} real, {counts[1]:,} fake): look at balanced accuracy and AUC"
 
 
 def _endings(table: pl.DataFrame) -> Iterator[str]:
     """Warn where file endings tell the classes apart: half their total variation distance or more."""
-    ending = pl.col("image_id").str.extract(r"\.([^./]+)$").str.to_lowercase().replace("jpeg", "jpg")
+    ending = (
+        pl.col("image_id").str.extract(r"(\.[^./]+)$").str.to_lowercase().replace(".jpeg", ".jpg").fill_null("none")
+    )
     shares = (
         table.select("label", ending=ending)
         .group_by("label", "ending")
@@ -56,7 +58,7 @@ def _endings(table: pl.DataFrame) -> Iterator[str]:
     if distance >= _ENDINGS_DIFFER:
         most = [shares.sort(label, descending=True)["ending"][0] for label in ("0", "1")]
         yield (
-            f"file endings differ by class (real mostly .{most[0]}, fake mostly .{most[1]}): a detector may learn the "
+            f"file endings differ by class (real mostly {most[0]}, fake mostly {most[1]}): a detector may learn the "
             f"format; audit it, and test through center224-jpeg96 as well"
         )
 
@@ -64,7 +66,7 @@ def _endings(table: pl.DataFrame) -> Iterator[str]:
 def _empty(table: pl.DataFrame) -> Iterator[str]:
     empty = table.filter(pl.col("container").is_null() & (pl.col("size") == 0))
     if not empty.is_empty():
-        yield f"{empty.height:,} files hold no bytes and will be quarantined, e.g. {empty['image_id'][0]}"
+        yield f"{_files(empty.height)} without bytes, to be quarantined, e.g. {empty['image_id'][0]}"
 
 
 def _in_both_classes(table: pl.DataFrame) -> Iterator[str]:
@@ -74,4 +76,8 @@ def _in_both_classes(table: pl.DataFrame) -> Iterator[str]:
     both = named.group_by("name", "size").agg(pl.col("label").n_unique()).filter(pl.col("label") > 1)
     if not both.is_empty():
         first = both.sort("name")["name"][0]
-        yield f"{both.height:,} files of the same name and size stand in both classes, e.g. {first}"
+        yield f"{_files(both.height)} of the same name and size in both classes, e.g. {first}: one image twice?"
+
+
+def _files(count: int) -> str:
+    return f"{count:,} {'file' if count == 1 else 'files'}"

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from rine_cache.containers import said_by
 from rine_cache.errors import LayoutError
 from rine_cache.layouts.columns import COLUMNS, class_names, columns_of, read_traits, require
-from rine_cache.layouts.entry import Entry, Layout, Stray
-from rine_cache.layouts.folder import LABEL_NAMES
+from rine_cache.layouts.entry import LABEL_NAMES, Entry, Layout, Stray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 PATH_COLUMNS = ("path", "filepath", "file_path", "image_path", "file", "filename", "file_name", "image")
 _LINE = " line"
+SUFFIXES = frozenset({".csv", ".parquet"})
 _SEPARATORS = (",", ";", "\t")
 
 
@@ -63,7 +63,7 @@ def find(root: Path) -> Iterator[Entry | Stray]:
         size = _size(root.parent / path)
         exist += size is not None
         if traits.label is None:
-            yield Stray(path, "row without a label")
+            yield Stray(path, "row without a label", traits.subset, traits.split)
             continue
         subset = traits.subset or LABEL_NAMES[traits.label]
         yield Entry(path, traits.label, subset, traits.split, traits.group, size or 0, traits.variant)
@@ -73,7 +73,7 @@ def find(root: Path) -> Iterator[Entry | Stray]:
 
 def _scan(root: Path) -> _Table:
     kind = root.suffix.lower()
-    if not root.is_file() or kind not in (".csv", ".parquet"):
+    if not root.is_file() or kind not in SUFFIXES:
         raise LayoutError(f"{root} is no table; set the data set's root to a .csv or .parquet file")
     if kind == ".csv":
         lazy = pl.scan_csv(root, separator=_separator(root), infer_schema=False, glob=False)

@@ -52,7 +52,7 @@ def place(root: Path, files: Iterable[tuple[str, int]]) -> Iterator[Entry | Stra
         yield item
     for item in sorted(copies):
         if _identity(item) in listed:
-            yield Stray(item.image_id, f"copies of {item.subset}'s real images")
+            yield Stray(item.image_id, f"copies of {item.subset}'s real images", item.subset, item.split)
         else:
             listed.add(_identity(item))
             yield item

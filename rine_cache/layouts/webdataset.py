@@ -19,14 +19,15 @@ from rine_cache.layouts.columns import Traits, columns_of, read_label, read_trai
 from rine_cache.layouts.entry import Entry, Gap, Layout, Stray
 from rine_cache.layouts.folder import LABELS, split_of_folders, subset_of
 from rine_cache.layouts.shards import lost_shards, split_of
-from rine_cache.layouts.walk import IMAGE_SUFFIXES, files_below
+from rine_cache.layouts.walk import IMAGE_SUFFIXES, files_below, is_litter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_SUFFIXES = {".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst"}
+_SUFFIXES = frozenset({".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst"})
 _COMPRESSED = re.compile(r".+\.(tgz|tbz2|txz|tar\.(gz|bz2|xz|zst))", re.IGNORECASE)
+_LABELLING = ("cls", "json")
 _NO_TRAITS = Traits(None, None, None, None, None)
 
 
@@ -80,26 +81,25 @@ def _images(root: Path, path: str, sample: list[_Member]) -> Iterator[Entry | St
     fewest = min((member.suffix.count(".") for member in images), default=0)
     folders = [*path.split("/")[:-1], *sample[0].name.split("/")[:-1]]
     label, traits = _read_labels(root / path, folders, sample)
+    subset = traits.subset or (None if label is None else subset_of(folders, label))
+    split = traits.split or split_of(path) or split_of_folders(folders)
     for image in images:
         image_id = f"{path}/{image.name}"
         if image.position is None:
-            yield Stray(image_id, "a link within a tar, which holds no bytes")
+            yield Stray(image_id, "a link within a tar, which holds no bytes", subset, split)
         elif image.suffix.count(".") > fewest:
-            yield Stray(image_id, "beside the image of its name, and no image of its own")
-        elif label is None:
-            yield Stray(image_id, f"no label in .cls or .json, under no label folder ({', '.join(LABELS)})")
+            yield Stray(image_id, "beside the image of its name, and no image of its own", subset, split)
+        elif label is None or subset is None:
+            yield Stray(image_id, _why_unlabelled(sample), subset, split)
         else:
-            yield Entry(
-                image_id,
-                label,
-                traits.subset or subset_of(folders, label),
-                traits.split or split_of(path) or split_of_folders(folders),
-                traits.group,
-                image.size,
-                traits.variant,
-                path,
-                image.position,
-            )
+            position = image.position
+            yield Entry(image_id, label, subset, split, traits.group, image.size, traits.variant, path, position)
+
+
+def _why_unlabelled(sample: list[_Member]) -> str:
+    if any(member.suffix.endswith(tuple(f".{ending}" for ending in _LABELLING)) for member in sample):
+        return "no label: a sample's name ends at its first dot, and its .cls or .json has another"
+    return f"no label in .cls or .json, under no label folder ({', '.join(LABELS)})"
 
 
 def _read_labels(path: Path, folders: list[str], sample: list[_Member]) -> tuple[int | None, Traits]:
@@ -143,12 +143,12 @@ def _members(path: Path) -> Iterator[_Member]:
             while (info := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
                 name = _member_name(info, path)
-                if _is_litter(name) or not (info.isreg() or info.islnk() or info.issym()):
+                if any(map(is_litter, name.split("/"))) or not (info.isreg() or info.islnk() or info.issym()):
                     continue
                 member = _Member(name, info.offset_data if info.isreg() else None, info.size, b"")
                 if member.is_image and info.issparse():
                     raise LayoutError(f"{path}, member {name}: stored sparse; pack it again without --sparse")
-                if info.isreg() and member.suffix in ("cls", "json"):
+                if info.isreg() and member.suffix in _LABELLING:
                     content = tar.extractfile(info)
                     assert content is not None, "a regular file"
                     member = member._replace(content=content.read())
@@ -172,8 +172,6 @@ def _member_name(info: tarfile.TarInfo, path: Path) -> str:
     return "/".join(part for part in info.name.split("/") if part not in ("", "."))
 
 
-def _is_litter(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
-LAYOUT = Layout("tar shards (webdataset): images with .cls or .json beside them, or in label folders", find)
+LAYOUT = Layout(
+    "tar shards (webdataset): images with .cls or .json beside them, or in label folders", find, suffixes=_SUFFIXES
+)
