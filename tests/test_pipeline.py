@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import yaml
 from PIL import Image
 
 from rine_cache.cache import FeatureCache, part_path
+from tests import twins
 
 ROOT = Path(__file__).parent.parent
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
@@ -76,6 +78,19 @@ def write_images(root: Path, per_class: int, seed: int) -> None:
             Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
 
 
+def official(training_set: str, file: str) -> dict[str, Any]:
+    """Describe an experiment that imports a head in its authors' format."""
+    head = {"kind": "official", "file": file, "obtain": "from its authors"}
+    return {"encoder": "small", "training_set": training_set, "methods": {"RINE-official": {"head": head}}}
+
+
+def write_image(path: Path) -> None:
+    """Write an image unlike any of another path."""
+    seed = int.from_bytes(hashlib.sha256(bytes(path)).digest()[:4])
+    pixels = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
 def write_config(folder: Path, config: dict[str, Any], name: str = "config.yaml") -> Path:
     (folder / name).write_text(yaml.safe_dump(config))
     return folder / name
@@ -89,10 +104,14 @@ def snakemake(folder: Path, config: Path, *options: str, check: bool = True) -> 
     return output
 
 
+def jobs_of(output: str) -> list[str]:
+    """Return the messages of the jobs that Snakemake started, or would start, in order of the alphabet."""
+    return sorted(re.findall(r"^(?:Job|\[Job) \d+: (.*)$", output, flags=re.MULTILINE))
+
+
 def scheduled(folder: Path, config: dict[str, Any]) -> list[str]:
     """Return the messages of the jobs that a dry run would start."""
-    output = snakemake(folder, write_config(folder, config, "changed.yaml"), "--dry-run")
-    return sorted(re.findall(r"^(?:Job|\[Job) \d+: (.*)$", output, flags=re.MULTILINE))
+    return jobs_of(snakemake(folder, write_config(folder, config, "changed.yaml"), "--dry-run"))
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +126,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "config" / "published.csv", folder / "published.csv")
     snakemake(folder, write_config(folder, CONFIG))
     return folder
+
+
+def copy_of(finished: Path, folder: Path, *names: str) -> None:
+    """Copy some folders of the finished pipeline, and the files that its configuration names."""
+    for name in names:
+        shutil.copytree(finished / name, folder / name)
+    for name in ("tiny.yaml", "absent.yaml", "published.csv"):
+        shutil.copy(finished / name, folder / name)
 
 
 @pytest.fixture
@@ -159,9 +186,94 @@ def test_adding_a_data_set_schedules_only_it_and_what_depends_on_it(finished: Pa
             "auditing new",
             "encoding new through center224 with small (ln_2)",
             "listing the images of new",
-            "scoring new with the heads of first",
+            "scoring new through center224 with the heads of first",
         ]
     )
+
+
+def test_a_data_set_that_nothing_names_gets_a_benchmark_of_its_own(finished: Path, config: dict[str, Any]) -> None:
+    """Three lines of YAML: what they schedule, and that two cost twice that."""
+    for number, name in enumerate(("one", "two")):
+        write_images(finished / "data" / name, 3, 20 + number)
+        config["datasets"][name] = {"root": f"data/{name}"}
+    new = [
+        job
+        for name in ("one", "two")
+        for job in (
+            f"auditing {name}",
+            f"encoding {name} through center224 with small (ln_2)",
+            f"listing the images of {name}",
+            f"scoring {name} through center224 with the heads of first",
+        )
+    ]
+    assert scheduled(finished, config) == sorted([*TABLES, *new])
+    del config["datasets"]["two"]
+    assert scheduled(finished, config) == sorted([*TABLES, *new[:4]])
+
+
+def test_a_data_set_added_by_the_command_schedules_only_itself(finished: Path, config: dict[str, Any]) -> None:
+    write_images(finished / "data" / "mine", 3, 30)
+    (finished / "data" / "mine" / "1_fake" / "other").mkdir()
+    shutil.copy(finished / "data/mine/1_fake/gen/0.png", finished / "data/mine/1_fake/other/0.png")
+    path = write_config(finished, config, "mine.yaml")
+    command = [sys.executable, "-m", "rine_cache", "dataset", "add", "mine", "data/mine", "--config", "mine.yaml"]
+    output = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-2] == "added to mine.yaml and benchmarks/mine.yaml"
+    assert jobs_of(snakemake(finished, path, "--dry-run")) == sorted(
+        [
+            *TABLES,
+            "auditing mine",
+            "encoding mine through center224 with small (ln_2)",
+            "listing the images of mine",
+            "scoring mine through center224 with the heads of first",
+        ]
+    )
+
+
+def test_a_data_set_that_is_not_here_schedules_nothing(finished: Path, config: dict[str, Any]) -> None:
+    """Its benchmark has empty rows, and those alone are computed."""
+    config["datasets"]["later"] = {"root": "data/later"}
+    assert scheduled(finished, config) == TABLES
+
+
+def test_removing_a_data_set_computes_only_the_tables(finished: Path, config: dict[str, Any]) -> None:
+    config["benchmarks"] = ["absent.yaml"]
+    del config["datasets"]["test"]
+    assert scheduled(finished, config) == TABLES
+
+
+def test_removing_a_data_set_that_is_not_here_computes_nothing(finished: Path, config: dict[str, Any]) -> None:
+    del config["datasets"]["far"]
+    assert scheduled(finished, config) == []
+
+
+def test_another_view_of_a_protocol_encodes_only_what_it_tests(finished: Path, config: dict[str, Any]) -> None:
+    benchmark = copy.deepcopy(BENCHMARK)
+    benchmark["protocols"]["tiny-1-jpeg"] = {"test_sets": ["gen"], "view": "center224-jpeg96"}
+    (finished / "view.yaml").write_text(yaml.safe_dump(benchmark))
+    config["benchmarks"] = ["view.yaml", "absent.yaml"]
+    assert scheduled(finished, config) == sorted(
+        [
+            *TABLES,
+            "encoding test through center224-jpeg96 with small (ln_2)",
+            "scoring test through center224-jpeg96 with the heads of first",
+        ]
+    )
+
+
+def test_an_official_head_needs_no_training_images(finished: Path, config: dict[str, Any]) -> None:
+    (finished / "stub.pth").touch()
+    config["training_sets"]["theirs"] = {"train": [{"dataset": "far", "view": "train224"}]}
+    config["training_sets"]["theirs"]["validation"] = config["training_sets"]["theirs"]["train"]
+    config["experiments"]["official"] = official("theirs", "stub.pth")
+    config["experiments"]["absent"] = official("mine", "gone.pth")
+    assert scheduled(finished, config) == [
+        "building the leaderboard",
+        "importing the heads of official",
+        "measuring the heads of absent",
+        "measuring the heads of official",
+        "scoring test through center224 with the heads of official",
+    ]
 
 
 def test_removing_a_benchmark_computes_only_the_tables(finished: Path, config: dict[str, Any]) -> None:
@@ -176,7 +288,7 @@ def test_adding_an_experiment_schedules_only_its_heads(finished: Path, config: d
     assert scheduled(finished, config) == [
         "building the leaderboard",
         "measuring the heads of second",
-        "scoring test with the heads of second",
+        "scoring test through center224 with the heads of second",
         "training the heads of second",
     ]
 
@@ -188,7 +300,7 @@ def test_another_view_seed_encodes_only_that_view_again(finished: Path, config: 
             *TABLES,
             "auditing train",
             "encoding train through train224 with small (ln_2)",
-            "scoring test with the heads of first",
+            "scoring test through center224 with the heads of first",
             "training the heads of first",
         ]
     )
@@ -225,16 +337,169 @@ def test_a_folder_that_is_gone_keeps_its_listing(finished: Path) -> None:
     assert listing.read_bytes() == before
 
 
+# A data set that has grown, and one of the same images.
+
+
+def extracted(folder: Path, dataset: str) -> str:
+    """Return the last line that says what an extraction did."""
+    log = folder / "results" / "logs" / "extract" / "small" / "ln_2" / "center224" / f"{dataset}.log"
+    return [line for line in log.read_text().splitlines() if " encoded" in line][-1]
+
+
+def test_a_data_set_that_grew_encodes_its_new_images_and_another_of_the_same_images_none(
+    finished: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    copy_of(finished, tmp_path, "data", "results")
+    shutil.copytree(tmp_path / "data" / "test" / "1_fake", tmp_path / "data" / "shared" / "1_fake")
+    for number in range(2):
+        write_image(tmp_path / "data" / "test" / "0_real" / f"1-new-{number}.png")  # stands between the old
+    config["datasets"]["shared"] = {"root": "data/shared"}
+    path = write_config(tmp_path, config)
+    caches = tmp_path / "results" / "features" / "small" / "ln_2" / "center224"
+    targets = [f"results/features/small/ln_2/center224/{name}.h5" for name in ("test", "shared")]
+    output = snakemake(tmp_path, path, "--forcerun", "results/manifests/test.parquet", "--", *targets)
+    assert jobs_of(output) == [
+        "encoding shared through center224 with small (ln_2)",
+        "encoding test through center224 with small (ln_2)",
+        "listing the images of shared",
+        "listing the images of test",
+    ]
+    assert "2 encoded now, 12 copied" in extracted(tmp_path, "test")
+    assert "0 encoded now, 6 copied" in extracted(tmp_path, "shared")
+    grown = (caches / "test.h5").read_bytes()
+    for cache in caches.glob("*.h5"):
+        cache.unlink()
+    snakemake(tmp_path, path, "--", targets[0])
+    assert "14 encoded now, 0 copied" in extracted(tmp_path, "test")
+    assert (caches / "test.h5").read_bytes() == grown
+
+
+@pytest.fixture(scope="module")
+def extended(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The pipeline again, with official heads, a matrix, a generator that is missing, and a data set of one class.
+
+    The authors' file is one of our own heads in their format. Returns the folder and what Snakemake said.
+    """
+    folder = tmp_path_factory.mktemp("extended")
+    copy_of(finished, folder, "data", "results")
+    export = [sys.executable, "-m", "rine_cache", "head", "export", "results/heads/first/RINE/seed0.safetensors"]
+    subprocess.run([*export, "--out", "theirs.pth"], cwd=folder, check=True, capture_output=True)
+    twins.build(folder / "data" / "GenImage", twins.genimage(True, ["adm"], ["val"]), write_image)
+    pair = {
+        "name": "pair",
+        "title": "Pair",
+        "test_sets": {name: {"dataset": "genimage", "subsets": [name]} for name in ("adm", "glide")},
+        "protocols": {"pair-2": {"test_sets": ["adm", "glide"]}},
+    }
+    (folder / "pair.yaml").write_text(yaml.safe_dump(pair))
+    config = copy.deepcopy(CONFIG)
+    config["datasets"]["genimage"] = {"root": "data/GenImage", "layout": "genimage", "obtain": "from the web"}
+    config["datasets"]["fakes"] = {"root": "data/test/1_fake/gen", "label": "fake"}
+    config["training_sets"]["theirs"] = config["training_sets"]["mine"]
+    config["experiments"]["official"] = official("mine", "theirs.pth")
+    config["experiments"]["lost"] = official("theirs", "gone.pth")
+    config["benchmarks"] = [*config["benchmarks"], "pair.yaml"]
+    config["matrices"] = {
+        "cross": {
+            "title": "Cross",
+            "benchmark": "pair",
+            "protocol": "pair-2",
+            "method": "RINE",
+            "rows": [{"training_set": "mine", "trained_on": []}],
+        }
+    }
+    output = snakemake(folder, write_config(folder, config))
+    assert "Nothing to be done" in snakemake(folder, folder / "config.yaml")
+    return folder, output
+
+
+def leaderboard(folder: Path, **conditions: str) -> list[dict[str, Any]]:
+    return pl.read_parquet(folder / "results" / "leaderboard.parquet").filter(**conditions).to_dicts()
+
+
+@pytest.mark.slow
+def test_an_official_head_scores_as_the_head_that_it_is(extended: tuple[Path, str]) -> None:
+    folder, _ = extended
+    scores = folder / "results" / "scores"
+    own = pl.read_parquet(scores / "first" / "center224" / "test.parquet").filter(seed=0)
+    theirs = pl.read_parquet(scores / "official" / "center224" / "test.parquet")
+    assert theirs["image_id"].to_list() == own["image_id"].to_list()
+    np.testing.assert_allclose(theirs["logit"].to_numpy(), own["logit"].to_numpy(), rtol=1e-5)
+    assert np.isfinite(theirs["logit"].to_numpy()).sum() == 12
+    (row,) = leaderboard(folder, method="RINE-official", training_set="mine", test_set="gen", metric="auc")
+    assert row["value"] is not None
+
+
+@pytest.mark.slow
+def test_an_official_head_that_is_not_here_has_empty_rows_and_a_message(extended: tuple[Path, str]) -> None:
+    folder, output = extended
+    assert "Experiment lost waits for gone.pth\n" in output
+    assert re.search(r"^head lost/RINE-official +missing +gone\.pth +from its authors$", output, flags=re.MULTILINE)
+    rows = leaderboard(folder, method="RINE-official", training_set="theirs")
+    assert {row["benchmark"] for row in rows} == {"tiny", "absent", "pair", "fakes"}
+    assert all(row["value"] is None and row["rank"] is None for row in rows)
+    assert {row["coverage"] for row in rows} == {"0/1", "0/2"}
+
+
+@pytest.mark.slow
+def test_a_missing_generator_leaves_its_row_empty_and_the_mean_null(extended: tuple[Path, str]) -> None:
+    folder, output = extended
+    assert re.search(
+        r"^data set genimage +partly here +glide +data/GenImage +from the web$", output, flags=re.MULTILINE
+    )
+    rows = leaderboard(folder, benchmark="pair", method="RINE", metric="acc")
+    assert {row["test_set"]: (row["value"] is None, row["coverage"], row["n_real"]) for row in rows} == {
+        "adm": (False, "1/2", 2),
+        "glide": (True, "1/2", None),
+        "mean": (True, "1/2", 2),
+    }
+    assert all(row["rank"] is None for row in rows)
+
+
+@pytest.mark.slow
+def test_a_data_set_of_one_class_is_scored_and_has_no_number(extended: tuple[Path, str]) -> None:
+    folder, _ = extended
+    assert pl.read_parquet(folder / "results/scores/first/center224/fakes.parquet")["logit"].null_count() == 0
+    rows = leaderboard(folder, benchmark="fakes", metric="auc")
+    assert rows
+    assert all(row["value"] is None for row in rows)
+
+
+@pytest.mark.slow
+def test_a_matrix_is_a_table_a_page_and_two_figures(extended: tuple[Path, str]) -> None:
+    folder, _ = extended
+    made = folder / "results" / "matrices"
+    assert sorted(path.name for path in made.iterdir()) == ["cross.md", "cross.parquet", "cross.png", "cross.svg"]
+    row, _mean = pl.read_parquet(made / "cross.parquet").to_dicts()
+    assert (row["training_set"], row["adm"] is None, row["glide"], row["mean"]) == ("mine", False, None, None)
+    assert "Cross" in (made / "cross.md").read_text()
+    with Image.open(made / "cross.png") as figure:
+        assert min(figure.size) > 100
+
+
+@pytest.mark.slow
+def test_exported_caches_give_the_same_leaderboard_without_the_images(
+    finished: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    copy_of(finished, tmp_path)
+    rine_cache = [sys.executable, "-m", "rine_cache"]
+    subprocess.run([*rine_cache, "export", str(tmp_path / "pack.tar")], cwd=finished, check=True, capture_output=True)
+    subprocess.run([*rine_cache, "import", "pack.tar"], cwd=tmp_path, check=True, capture_output=True)
+    output = snakemake(tmp_path, write_config(tmp_path, config))
+    assert "encoding" not in output
+    assert "listing" not in output
+    for name in ("leaderboard.parquet", "leaderboard.md"):
+        assert (tmp_path / "results" / name).read_bytes() == (finished / "results" / name).read_bytes()
+    assert "Nothing to be done" in snakemake(tmp_path, tmp_path / "config.yaml")
+
+
 @pytest.mark.slow
 def test_snakemake_killed_leaves_no_orphan_and_the_next_run_finishes_the_same_file(
     finished: Path, tmp_path: Path, config: dict[str, Any]
 ) -> None:
     """SIGKILL to Snakemake itself: extraction notices, stops, and is resumed to the same bytes."""
+    copy_of(finished, tmp_path, "data/validation", "data/test")
     write_images(tmp_path / "data" / "train", 150, 0)
-    for name in ("validation", "test"):
-        shutil.copytree(finished / "data" / name, tmp_path / "data" / name)
-    for name in ("tiny.yaml", "absent.yaml", "published.csv"):
-        shutil.copy(finished / name, tmp_path / name)
     config["encoders"]["small"]["batch_size"] = 1
     path = write_config(tmp_path, config)
     target = "results/features/small/ln_2/train224/train.h5"

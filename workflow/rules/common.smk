@@ -32,7 +32,7 @@ LACKING = {
 
 
 def say_what_is_missing():
-    """Tell in one table what is not on this machine and where to get it, and which experiments wait for it."""
+    """Tell in one table what is not on this machine and where to get it, which experiments wait for it, and what grew."""
     missing = missing_table(CONFIG, HOLDINGS)
     if not missing.is_empty():
         logger.warning(
@@ -41,6 +41,12 @@ def say_what_is_missing():
     for experiment, lacking in LACKING.items():
         if lacking:
             logger.warning(f"Experiment {experiment} waits for {', '.join(lacking)}")
+    for name, holding in HOLDINGS.items():
+        if holding.unlisted:
+            logger.warning(
+                f"Data set {name} has grown by {', '.join(holding.unlisted)}, which is not listed yet; to list it "
+                f"again, add --forcerun results/manifests/{name}.parquet"
+            )
 
 
 say_what_is_missing()
@@ -211,7 +217,7 @@ def official_files(wildcards):
     return list(CONFIG.experiments[wildcards.experiment].official_files.values())
 
 
-def import_commands(wildcards, output, log):
+def import_commands(wildcards, output):
     """Return the commands that import an experiment's official heads, one after the other."""
     spec = CONFIG.experiments[wildcards.experiment]
     architecture = CONFIG.encoders[spec.encoder].architecture
@@ -220,7 +226,8 @@ def import_commands(wildcards, output, log):
         words = ["rine-cache", "head", "import", file, "--method", method]
         words += ["--out", f"{output.heads}/{method}/seed0.safetensors"]
         words += ["--training-set", spec.training_set, "--architecture", architecture]
-        commands.append(shlex.join([*words, "--log", str(log)]))
+        words += ["--log", f"results/logs/import/{wildcards.experiment}.log"]
+        commands.append(shlex.join(words))
     return " && ".join(commands)
 
 

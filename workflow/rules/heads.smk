@@ -70,7 +70,7 @@ rule score:
     params:
         device=CONFIG.device,
     message:
-        "scoring {wildcards.dataset} with the heads of {wildcards.experiment}"
+        "scoring {wildcards.dataset} through {wildcards.view} with the heads of {wildcards.experiment}"
     shell:
         "rine-cache score --heads {input.heads:q} --features {input.features:q} --manifest {input.manifest:q} "
         "--dataset {wildcards.dataset} --view {wildcards.view} --out {output.scores:q} --device {params.device} "

@@ -1,0 +1,216 @@
+"""The paper's configuration and the cross-generator one on a machine with none, some and all of the data: dry runs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rine_cache.layouts import list_images
+from rine_cache.manifest import build_manifest, write_manifest
+from rine_cache.specs.config import load_config
+from rine_cache.specs.data import DatasetSpec
+from tests import container_twins, twins
+from tests.test_pipeline import ROOT, jobs_of, snakemake
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PAPER = load_config(ROOT / "config" / "paper.yaml")
+CROSS = load_config(ROOT / "config" / "cross.yaml")
+OFFICIAL = [name for name in PAPER.experiments if name.startswith("official-")]
+TRAINED = [name for name in PAPER.experiments if name not in OFFICIAL]
+TABLES = [
+    "building the leaderboard",
+    "looking for images that stand twice",
+    "measuring what a classifier without pixels solves",
+]
+# The views through which the benchmarks test each data set, and the training sets read theirs.
+TESTED = {
+    "aigcdetectbenchmark": ["center224"],
+    "chameleon": ["center224", "center224-resize256", "patches224"],
+    "forensynths-test": ["center224"],
+    "genimage": ["center224"],
+    "opensdid-test": ["center224", "center224-resize512"],
+    "synthbuster": ["tencrop224"],
+    "ufd-diffusion": ["center224"],
+}
+TRAINED_ON = {
+    "genimage-train-sdv14": ["center224", "train224"],
+    "ldm-train": ["train224"],
+    "ldm-validation": ["center224"],
+    "opensdid-train": ["center224", "train224"],
+    "progan-train": ["train224"],
+    "progan-validation": ["center224"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A working folder as a clone has it: the configurations, and no data."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    return tmp_path
+
+
+def dry_run(folder: Path, config: str) -> str:
+    return snakemake(folder, folder / "config" / config, "--dry-run")
+
+
+def work_on(views: dict[str, list[str]]) -> list[str]:
+    """Name the jobs that make caches of data sets through views: each once."""
+    made = [f"encoding {name} through {view} with clip-vit-l14 (ln_2)" for name in views for view in views[name]]
+    return made + [f"{job} {name}" for name in views for job in ("listing the images of", "auditing")]
+
+
+def scores(experiments: Iterable[str], views: dict[str, list[str]]) -> list[str]:
+    return [
+        f"scoring {name} through {view} with the heads of {experiment}"
+        for experiment in experiments
+        for name in views
+        for view in views[name]
+    ]
+
+
+def for_each(job: str, experiments: Iterable[str]) -> list[str]:
+    return [f"{job} {experiment}" for experiment in experiments]
+
+
+def waiting(output: str) -> dict[str, str]:
+    """Return what each experiment is said to wait for."""
+    return dict(re.findall(r"^Experiment (\S+) waits for (.*)$", output, flags=re.MULTILINE))
+
+
+def missing(output: str) -> dict[str, str]:
+    """Return what the table of what is missing says of each data set and head, with its spaces folded."""
+    lines = re.findall(r"^(?:data set|head) (\S+) +(.*)$", output, flags=re.MULTILINE)
+    return {name: " ".join(rest.split()) for name, rest in lines}
+
+
+def build_progan(folder: Path, train: Iterable[str], validation: Iterable[str]) -> None:
+    for split, classes in (("train", train), ("val", validation)):
+        paths = [path for path in twins.forensynths_train(classes) if path.startswith(f"{split}/")]
+        twins.build(folder / "data" / "progan", paths)
+
+
+def test_with_no_data_only_the_tables_are_made_and_every_source_is_named(folder: Path) -> None:
+    output = dry_run(folder, "paper.yaml")
+    assert jobs_of(output) == sorted([*TABLES, *for_each("measuring the heads of", PAPER.experiments)])
+    assert missing(output) == {
+        **{name: f"missing {spec.root} {spec.obtain}" for name, spec in PAPER.datasets.items()},
+        **{
+            f"official-{name}/RINE-official": f"missing data/rine/model_{file}_trainable.pth "
+            "https://github.com/mever-team/rine (ckpt/)"
+            for name, file in (("progan-1", "1class"), ("progan-2", "2class"), ("progan-4", "4class"), ("ldm", "ldm"))
+        },
+    }
+    assert all(spec.obtain for spec in PAPER.datasets.values())
+    assert list(waiting(output)) == list(PAPER.experiments)
+
+
+def test_with_some_of_the_data_what_can_run_is_scheduled_and_nothing_else(folder: Path) -> None:
+    """GenImage's test images of two generators, ForenSynths' test images, ProGAN without one of its four classes."""
+    twins.build(folder / "data" / "GenImage", twins.genimage(True, ["adm", "sdv14"], ["val"]))
+    twins.build(folder / "data" / "forensynths-test", twins.forensynths_test())
+    build_progan(folder, ["car", "chair", "horse"], ["car", "cat", "chair", "horse"])
+    output = dry_run(folder, "paper.yaml")
+    tested = {name: TESTED[name] for name in ("forensynths-test", "genimage")}
+    trained_on = {name: TRAINED_ON[name] for name in ("progan-train", "progan-validation")}
+    able = ["rine-progan-1", "rine-progan-2"]
+    assert jobs_of(output) == sorted(
+        [
+            *TABLES,
+            *work_on({**tested, **trained_on}),
+            *for_each("training the heads of", able),
+            *scores(able, tested),
+            *for_each("measuring the heads of", PAPER.experiments),
+        ]
+    )
+    told = waiting(output)
+    assert set(told) == set(PAPER.experiments) - set(able)
+    assert told["rine-progan-4"] == "progan-train:cat"
+    assert told["rine-genimage-sdv14"] == "genimage-train-sdv14"
+    table = missing(output)
+    assert table["progan-train"].startswith("partly here cat data/progan/train ")
+    assert table["genimage"].startswith("partly here biggan, glide, midjourney, sdv15, vqdm, wukong data/GenImage ")
+    assert table["genimage-train-sdv14"].startswith("missing sdv14 data/GenImage ")
+    assert not table.keys() & {"forensynths-test", "progan-validation"}
+
+
+def test_with_all_of_the_data_everything_runs_and_each_view_is_encoded_once(folder: Path) -> None:
+    data = folder / "data"
+    twins.build(data / "GenImage", twins.genimage())
+    twins.build(data / "forensynths-test", twins.forensynths_test())
+    twins.build(data / "diffusion_datasets", twins.ufd_diffusion())
+    twins.build(data / "Chameleon", twins.chameleon())
+    twins.build(data / "synthbuster", twins.synthbuster())
+    twins.build(data / "AIGCDetectBenchmark", twins.aigcdetectbenchmark())
+    twins.build(data / "rine", [f"model_{name}_trainable.pth" for name in ("1class", "2class", "4class", "ldm")])
+    twins.build_ldm_train(data / "ldm")
+    container_twins.opensdid(data, 1)
+    build_progan(folder, ["car", "cat", "chair", "horse"], ["car", "cat", "chair", "horse"])
+    output = dry_run(folder, "paper.yaml")
+    assert jobs_of(output) == sorted(
+        [
+            *TABLES,
+            *work_on({**TESTED, **TRAINED_ON}),
+            *for_each("importing the heads of", OFFICIAL),
+            *for_each("training the heads of", TRAINED),
+            *scores(PAPER.experiments, TESTED),
+            *for_each("measuring the heads of", PAPER.experiments),
+        ]
+    )
+    assert waiting(output) == {}
+    assert not missing(output).keys() - {"aigcdetectbenchmark"}
+
+
+def test_the_latent_diffusion_set_waits_for_the_real_images_that_its_lists_name(folder: Path) -> None:
+    twins.build_ldm_train(folder / "data" / "ldm")
+    shutil.rmtree(folder / "data" / "ldm" / "coco")
+    output = dry_run(folder, "paper.yaml")
+    assert waiting(output)["rine-ldm"] == "ldm-train:coco, ldm-validation:coco"
+    assert missing(output)["ldm-train"].startswith("partly here coco data/ldm ")
+    assert not any("ldm-train" in job for job in jobs_of(output))
+
+
+def test_two_generators_are_crossed_and_the_others_are_waited_for(folder: Path) -> None:
+    twins.build(folder / "data" / "GenImage", twins.genimage(True, ["adm", "sdv14"]))
+    output = dry_run(folder, "cross.yaml")
+    able = ["cross-genimage-adm", "cross-genimage-sdv14"]
+    tested = {"genimage": ["center224"]}
+    trained_on = {f"genimage-train-{name}": ["center224", "train224"] for name in ("adm", "sdv14")}
+    assert jobs_of(output) == sorted(
+        [
+            *TABLES,
+            *work_on({**tested, **trained_on}),
+            *for_each("training the heads of", able),
+            *scores(able, tested),
+            *for_each("measuring the heads of", CROSS.experiments),
+            "drawing the matrix genimage",
+        ]
+    )
+    told = waiting(output)
+    absent = ("midjourney", "sdv15", "glide", "wukong", "vqdm", "biggan")
+    assert told.pop("cross-genimage") == ", ".join(f"genimage-train-{name}" for name in absent)
+    assert told == {f"cross-genimage-{name}": f"genimage-train-{name}" for name in absent}
+
+
+def test_test_images_alone_train_nothing(folder: Path) -> None:
+    twins.build(folder / "data" / "GenImage", twins.genimage(splits=["val"]))
+    output = dry_run(folder, "cross.yaml")
+    assert not any("training" in job or "genimage-train" in job for job in jobs_of(output))
+    assert missing(output)["genimage-train-adm"].startswith("missing adm data/GenImage ")
+
+
+def test_a_generator_that_came_after_the_listing_is_told_of(folder: Path) -> None:
+    root = twins.build(folder / "data" / "GenImage", twins.genimage(generators=["adm"], splits=["val"]))
+    listing = list_images(DatasetSpec(root=str(root), layout="genimage"))
+    write_manifest(build_manifest(listing.table, Path("data/GenImage")), folder / "results/manifests/genimage.parquet")
+    assert "has grown" not in dry_run(folder, "paper.yaml")
+    twins.build(root, twins.genimage(generators=["glide"], splits=["val"]))
+    assert (
+        "Data set genimage has grown by glide, which is not listed yet; to list it again, "
+        "add --forcerun results/manifests/genimage.parquet\n"
+    ) in dry_run(folder, "paper.yaml")
