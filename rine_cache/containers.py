@@ -185,12 +185,16 @@ class _Parquet:
         self._values = batch.column(0).flatten()[0] if self._struct else batch.column(0)
 
 
+class BrokenFileError(LayoutError):
+    """A file that is not what its name says, mostly because its download stopped half-way."""
+
+
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file so that its columns are read in bounded memory.
 
     Raises
     ------
-    LayoutError
+    BrokenFileError
         If its download is not complete, or it is no Parquet file.
     OSError
         If it cannot be read.
@@ -198,13 +202,13 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     with path.open("rb") as file:
         head = file.read(len(_LFS_POINTER))
     if not head:
-        raise LayoutError(f"{path} is empty: its download did not begin; fetch it again")
+        raise BrokenFileError(f"{path} is empty: its download did not begin; fetch it again")
     if head == _LFS_POINTER:
-        raise LayoutError(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder")
+        raise BrokenFileError(f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in its folder")
     try:
         return pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False)
     except pa.ArrowException as error:
-        raise LayoutError(
+        raise BrokenFileError(
             f"{path} is no whole Parquet file, its download may have stopped half-way ({said_by(error)}); fetch it "
             "again"
         ) from None

@@ -382,16 +382,18 @@ def test_reals_held_by_every_generator_s_folder_are_listed_once(tmp_path: Path) 
     assert LAYOUTS["ufd-diffusion"].subsets_at(tmp_path / "data") == {*twins.UFD, "imagenet", "laion"}  # type: ignore[misc]
 
 
-def test_reals_are_listed_from_their_source_s_own_folder_and_kept_where_they_differ(tmp_path: Path) -> None:
+def test_reals_are_listed_from_the_folder_that_holds_most_of_them_the_sources_own_first(tmp_path: Path) -> None:
     own = ["laion/0_real/a.jpg", "laion/0_real/b.jpg"]
-    copies = ["dalle/0_real/a.jpg", "ldm_100/0_real/b.jpg", "ldm_200/0_real/b.jpg"]
-    root = twins.build(tmp_path / "data", [*own, *copies, "dalle/0_real/c.jpg", "guided/0_real/a.jpg"])
-    (root / "ldm_200/0_real/b.jpg").write_bytes(b"another image")
+    copies = ["dalle/0_real/a.jpg", "dalle/0_real/renamed.jpg", "ldm_100/0_real/b.jpg", "ldm_200/0_real/b.jpg"]
+    root = twins.build(tmp_path / "data", [*own, *copies, "guided/0_real/a.jpg"])
+    (root / "ldm_200/0_real/b.jpg").write_bytes(b"encoded again on the way")
     found = listing(root, "ufd-diffusion")
-    assert sorted(places(found)) == sorted([*own, "dalle/0_real/c.jpg", "guided/0_real/a.jpg", "ldm_200/0_real/b.jpg"])
-    assert {reason: tuple(strays) for reason, strays in found.strays.items()} == {
-        "copies of laion's real images": (2, "dalle/0_real/a.jpg")
-    }
+    assert sorted(places(found)) == sorted([*own, "guided/0_real/a.jpg"])
+    assert found.strays == {"copies of laion's real images": (4, "dalle/0_real/a.jpg")}
+    for name in ("c", "d", "e"):
+        (root / f"ldm_100/0_real/{name}.jpg").write_bytes(b"x")
+    found = listing(root, "ufd-diffusion")  # laion's own folder is half copied
+    assert {path.split("/")[0] for path in places(found)} == {"guided", "ldm_100"}
 
 
 def test_copies_of_a_source_that_is_not_asked_for_are_not_counted(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 from typing import TYPE_CHECKING, Any
 
@@ -132,20 +133,32 @@ def test_opensdid_leaves_out_files_of_other_names_and_says_so(tmp_path: Path) ->
         (b"<html>401</html>", "no whole Parquet file"),
     ],
 )
-def test_files_that_were_not_fetched_whole_are_named(tmp_path: Path, layout: str, content: bytes, said: str) -> None:
+def test_files_that_were_not_fetched_whole_are_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, layout: str, content: bytes, said: str
+) -> None:
     root = MAKERS[layout](tmp_path)
+    whole = listed(root, layout).table
     victim = sorted(root.rglob("*.parquet"))[-1]
+    name = victim.relative_to(root).as_posix()
     victim.write_bytes(content)
-    with pytest.raises(LayoutError, match=f"{victim.name} .*{said}"):
-        listed(root, layout)
+    if set(whole["container"]) == {name}:
+        with pytest.raises(LayoutError, match="holds no image"):
+            listed(root, layout)
+    else:
+        listing = listed(root, layout)
+        assert listing.lost_files == [name]
+        assert listing.table["image_id"].equals(whole.filter(pl.col("container") != name)["image_id"])
+    assert re.search(f"{victim.name} .*{said}.*; its images are left out", caplog.text)
 
 
-def test_a_parquet_file_cut_at_its_end_is_named(tmp_path: Path) -> None:
+def test_a_parquet_file_cut_at_its_end_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = twins.opensdid(tmp_path)
     victim = root / "OpenSDI_test/data/sd3-00000-of-00001.parquet"
     victim.write_bytes(victim.read_bytes()[:-100])
-    with pytest.raises(LayoutError, match=rf"{victim.name} is no whole Parquet file.*fetch it again"):
-        listed(root, "opensdid")
+    listing = listed(root, "opensdid")
+    assert listing.lost_files == ["OpenSDI_test/data/sd3-00000-of-00001.parquet"]
+    assert {part.subset for part in listing.missing} == {"sd3"}
+    assert re.search(rf"{victim.name} is no whole Parquet file.*fetch it again; its images are left out", caplog.text)
 
 
 def test_opensdid_refuses_other_columns_and_labels(tmp_path: Path) -> None:

@@ -84,5 +84,7 @@ def manifest(
     write_manifest(build_manifest(listing.table, listing.root, listed_as), out)
     for line in listing_text(listing).splitlines():
         LOG.info("%s", line)
+    for path in listing.lost_files:
+        LOG.warning("%s: %s is not here, or not whole; its images are left out", root, path)
     for reason, strays in listing.strays.items():
         LOG.warning("%s: %d left out, %s, e.g. %s", root, strays.images, reason, strays.example)

@@ -67,7 +67,8 @@ class Listing(NamedTuple):
 
     `table` has the manifest's columns, one row per image, in the manifest's order; `strays` by reason what has no
     place in the layout, and is left out; `missing` what a whole copy would hold as well, of the subsets and splits
-    that the data set asks for; `lost_files` the paths of files that are not there though others' names tell of them.
+    that the data set asks for; `lost_files` the paths of files that are not there though others' names tell of them, or
+    that are not whole.
     """
 
     table: pl.DataFrame

@@ -63,7 +63,7 @@ class Stray(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A file that is not there, though the names of its neighbours tell of it (``-00001-of-00007``).
+    """A file that is not there, though the names of its neighbours tell of it (``-00001-of-00007``), or not whole.
 
     `path` is its path below the root; `subset` and `split` what its images would be of, null where no name says it.
     """

@@ -8,9 +8,11 @@ of one class.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
 
+from rine_cache.containers import BrokenFileError
 from rine_cache.errors import LayoutError
 from rine_cache.layouts.entry import FAKE, REAL, Entry, Gap, Layout, Part, Stray
 from rine_cache.layouts.folder import LABELS, SPLITS
@@ -20,6 +22,8 @@ from rine_cache.layouts.walk import files_below, folders_below, items_in, own_na
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+LOG = logging.getLogger(__name__)
 
 SUBSETS = ("sd15", "sd2", "sdxl", "sd3", "flux")
 _NAME = re.compile(rf"({'|'.join(SUBSETS)})-\d{{5}}-of-\d{{5}}\.parquet")
@@ -32,18 +36,22 @@ _PARTS = tuple(
 
 
 def find(root: Path) -> Iterator[Entry | Stray | Gap]:
-    """Yield every row of every file below `root`.
+    """Yield every row of every file below `root`, and a gap for each file that is lost, or whose download is not whole.
 
     Raises
     ------
     LayoutError
-        If a file's download is not complete, or its columns or labels are others than OpenSDID's.
+        If a file's columns or labels are others than OpenSDID's.
     """
     shards = []
     for path, size in sorted(files_below(root, PARQUET)):
         if _subset(path):
             shards.append(path)
-            yield from _rows(root, path, size)
+            try:
+                yield from _rows(root, path, size)
+            except BrokenFileError as error:
+                LOG.warning("%s; its images are left out", error)
+                yield Gap(path, _subset(path), _split(root, path))
         else:
             reason = f"no name such as sd15-00000-of-00070.parquet ({', '.join(SUBSETS)})"
             yield Stray(path, reason, split=_split(root, path))

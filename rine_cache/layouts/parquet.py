@@ -7,12 +7,13 @@ Hugging Face hub has it, is passed over), or else the label; without one of spli
 
 from __future__ import annotations
 
+import logging
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from rine_cache.containers import image_column
+from rine_cache.containers import BrokenFileError, image_column
 from rine_cache.layouts.columns import COLUMNS, class_names, columns_of, read_traits, require
 from rine_cache.layouts.entry import Entry, Gap, Layout, Stray
 from rine_cache.layouts.folder import subset_of
@@ -23,18 +24,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+LOG = logging.getLogger(__name__)
+
 
 def find(root: Path) -> Iterator[Entry | Stray | Gap]:
-    """Yield every row of every Parquet file below `root`.
+    """Yield every row of every Parquet file below `root`, and a gap for each that is lost, or not whole.
 
     Raises
     ------
     LayoutError
-        If a file's download is not complete, it has no column of images or of labels, or a label is no known word.
+        If a file has no column of images or of labels, or a label is no known word.
     """
     files = sorted(files_below(root, PARQUET))
     for path, size in files:
-        yield from _rows(root, path, size)
+        try:
+            yield from _rows(root, path, size)
+        except BrokenFileError as error:
+            LOG.warning("%s; its images are left out", error)
+            yield Gap(path, None, split_of(path))
     for path in lost_shards(path for path, _ in files):
         yield Gap(path, None, split_of(path))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PARQUET = frozenset({".parquet"})
 _ROWS_AT_ONCE = 10_000
-_NUMBERED = re.compile(r"(?P<before>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<after>\.\w+)")
+_NUMBERED = re.compile(r"(?P<before>.+)-(?P<number>\d{5,6})-of-(?P<total>\d{5,6})(?P<after>\.\w+)")
 _SPLIT_FIRST = re.compile(rf"({'|'.join(SPLITS)})[-_.]", re.IGNORECASE)
 
 
@@ -52,11 +52,11 @@ def split_of(path: str) -> str | None:
 
 def lost_shards(paths: Iterable[str]) -> Iterator[str]:
     """Yield, in order, the shards that others' names tell of, as ``-00003-of-00007`` does, and that are not there."""
-    found: dict[tuple[str, str, int], set[int]] = {}
+    found: dict[tuple[str, str, str], set[int]] = {}
     for path in paths:
         if match := _NUMBERED.fullmatch(path):
-            found.setdefault((match["before"], match["after"], int(match["total"])), set()).add(int(match["number"]))
+            found.setdefault((match["before"], match["after"], match["total"]), set()).add(int(match["number"]))
     for (before, after, total), numbers in sorted(found.items()):
-        for number in range(total):
+        for number in range(int(total)):
             if number not in numbers:
-                yield f"{before}-{number:05d}-of-{total:05d}{after}"
+                yield f"{before}-{number:0{len(total)}d}-of-{total}{after}"

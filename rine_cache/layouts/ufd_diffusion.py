@@ -1,7 +1,7 @@
 """UniversalFakeDetect's diffusion test sets (arXiv:2302.10174): fakes of eight settings, reals of two sources.
 
 As published, the reals lie in ``imagenet/0_real`` and ``laion/0_real``. Some copies hold them in every generator's
-folder instead: these are ImageNet's below ``guided`` and LAION's below the others, and each is listed once.
+folder instead, or as well: these are ImageNet's below ``guided`` and LAION's below the others, and are listed once.
 """
 
 from __future__ import annotations
@@ -36,34 +36,29 @@ TREE = NamedFolders(
 
 
 def place(root: Path, files: Iterable[tuple[str, int]]) -> Iterator[Entry | Stray]:
-    """Yield an entry or a stray for each image; of a real that several folders hold, one entry.
+    """Yield an entry or a stray for each image; of a source's real images, those of one folder are listed.
 
-    Reals of one source with the same file name and size are the same image. The one in the source's own folder is
-    listed or, where it is not there, that of the first folder by name.
+    That is the folder that holds most of them; of equals the source's own, or else the first by name. Copies may have
+    been renamed on the way, so that neither names nor sizes could tell them from others.
     """
-    listed: set[tuple[str, str, int]] = set()
-    copies: list[Entry] = []
+    reals: dict[str, dict[str, list[Entry]]] = {source: {} for source in SOURCES}
     for item in TREE.place(root, files):
         if isinstance(item, Entry) and item.label == REAL:
-            if _lies_with_a_generator(item):
-                copies.append(item)
-                continue
-            listed.add(_identity(item))
-        yield item
-    for item in sorted(copies):
-        if _identity(item) in listed:
-            yield Stray(item.image_id, f"copies of {item.subset}'s real images", item.subset, item.split)
+            reals[item.subset].setdefault(item.image_id.rpartition("/")[0], []).append(item)
         else:
-            listed.add(_identity(item))
             yield item
+    for source, folders in reals.items():
+        for rank, folder in enumerate(sorted(folders, key=lambda name: _rank(name, folders[name]))):
+            for item in folders[folder]:
+                if rank == 0:
+                    yield item
+                else:
+                    yield Stray(item.image_id, f"copies of {source}'s real images", source, item.split)
 
 
-def _lies_with_a_generator(item: Entry) -> bool:
-    return any(TREE.subset_named(folded(folder)) in SOURCE_OF for folder in item.image_id.split("/")[:-1])
-
-
-def _identity(item: Entry) -> tuple[str, str, int]:
-    return item.subset, item.image_id.rpartition("/")[2], item.size
+def _rank(folder: str, images: list[Entry]) -> tuple[int, bool, str]:
+    with_a_generator = any(TREE.subset_named(folded(name)) in SOURCE_OF for name in folder.split("/"))
+    return -len(images), with_a_generator, folder
 
 
 LAYOUT = tree_layout(
