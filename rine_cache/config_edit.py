@@ -74,8 +74,9 @@ def benchmark_of(name: str, table: pl.DataFrame) -> BenchmarkSpec | None:
         return None
 
     def paired(generator: str) -> OneSource | TestSetSpec:
-        # Real images that lie beside a generator's are its own; otherwise all of them stand against each.
-        if generator in reals:
+        # Where real images lie beside generators, each has its own: one that lacks them stays without a number.
+        # Otherwise all of them stand against each.
+        if reals & set(generators):
             return OneSource(dataset=name, subsets=(generator,), splits=splits)
         fake = Source(dataset=name, subsets=(generator,), splits=splits)
         return TestSetSpec(real=Source(dataset=name, splits=splits), fake=fake)
@@ -87,6 +88,11 @@ def benchmark_of(name: str, table: pl.DataFrame) -> BenchmarkSpec | None:
         test_sets={ids[generator]: paired(generator) for generator in generators},
         protocols={name: ProtocolSpec(test_sets=tuple(ids.values()), headline=("acc", "ap", "auc"))},
     )
+
+
+def benchmark_path(config: Path, name: str) -> Path:
+    """Say where the benchmark of a data set that is added to a configuration lies: in a folder beside it."""
+    return config.parent / f"{config.stem}-benchmarks" / f"{name}.yaml"
 
 
 def _ids(subsets: Iterable[str]) -> dict[str, str]:
@@ -101,8 +107,6 @@ def _ids(subsets: Iterable[str]) -> dict[str, str]:
 
 def write_addition(config: Path, name: str, spec: DatasetSpec, benchmark: BenchmarkSpec | None) -> list[Path]:
     """Add a data set to a configuration file, and `benchmark` unless another tests it; return the files written.
-
-    The benchmark's file lies in ``benchmarks/`` beside the configuration.
 
     Raises
     ------
@@ -121,7 +125,7 @@ def write_addition(config: Path, name: str, spec: DatasetSpec, benchmark: Benchm
     wanted = yaml.safe_load(text)
     wanted["datasets"] = {**(wanted.get("datasets") or {}), name: _settings(spec)}
     new = parse(Config, wanted, f"{config} with the addition")
-    path = config.parent / "benchmarks" / f"{name}.yaml"
+    path = benchmark_path(config, name)
     if benchmark is None:
         load_benchmarks(new, Path())
     else:
@@ -171,9 +175,13 @@ def _inserted(text: str, section: str, added: dict[str, Any] | list[Any]) -> str
     except yaml.YAMLError:  # what an insertion before this one has made of it
         return text
     assert isinstance(document, yaml.MappingNode), "a valid configuration is a table"
-    node = next((value for key, value in document.value if key.value == section), None)
-    if node is None:
+    key, node = next((pair for pair in document.value if pair[0].value == section), (None, None))
+    if key is None or node is None:
         return _with_lines(text, len(text), ["", *_block({section: added}).splitlines()])
+    if node.tag == "tag:yaml.org,2002:null" and not node.value:  # a section that was left empty
+        return _with_lines(
+            text, _line_end(text, key.end_mark.index), [f"  {line}" for line in _block(added).splitlines()]
+        )
     if not isinstance(node, yaml.CollectionNode):
         return text
     if node.flow_style:
@@ -182,9 +190,14 @@ def _inserted(text: str, section: str, added: dict[str, Any] | list[Any]) -> str
     first = node.value[0][0] if isinstance(node, yaml.MappingNode) else node
     indent = " " * first.start_mark.column
     end = max((leaf.end_mark for leaf in _leaves(node)), key=lambda mark: mark.index)
-    line_end = text.find("\n", end.index - (end.column == 0))
-    at = len(text) if line_end < 0 else line_end + 1
+    at = _line_end(text, end.index - (end.column == 0))
     return _with_lines(text, at, [indent + line for line in _block(added).splitlines()])
+
+
+def _line_end(text: str, at: int) -> int:
+    """Return where the line after the one of a place begins."""
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end + 1
 
 
 def _with_lines(text: str, at: int, lines: list[str]) -> str:

@@ -13,6 +13,7 @@ import torch
 from rine_cache.errors import TrainingError
 from rine_cache.files import written_whole
 from rine_cache.heads.head import SUFFIX, FeatureIdentity, Head, HeadCard, build_network, save_head
+from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL
 from rine_cache.losses import bce_sum, supervised_contrastive_loss
 from rine_cache.metrics import binary_metrics
 from rine_cache.progress import progress
@@ -228,10 +229,13 @@ def _check_data(train: FeatureSet, validation: FeatureSet) -> None:
     if difference := train.identity.difference(validation.identity):
         raise TrainingError(f"the training features are of {difference}, which the validation features are of")
     for role, features in (("training", train), ("validation", validation)):
-        missing = {0: "real", 1: "fake"}.keys() - set(features.labels.tolist())
-        if missing:
-            names = " and ".join({0: "real", 1: "fake"}[label] for label in sorted(missing))
-            raise TrainingError(f"the {role} data hold no readable {names} images; check its manifests and subsets")
+        counts = np.bincount(features.labels, minlength=2)
+        if not counts.all():
+            names = " and ".join(name for name, count in zip(LABEL_NAMES, counts, strict=True) if not count)
+            raise TrainingError(
+                f"the {role} data hold no readable {names} images ({counts[REAL]} real, {counts[FAKE]} fake); check "
+                f"its manifests, subsets and splits, and whether its share is too small for so few images"
+            )
     shared = np.intersect1d(train.content(), validation.content())
     if shared.size:
         raise TrainingError(

@@ -1,13 +1,16 @@
-"""Fixtures shared by the tests: tiny images, a torch-free stand-in for the encoder, caches made with it."""
+"""Fixtures shared by the tests: tiny images, a torch-free stand-in for the encoder, caches, the command line."""
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rine_cache.cli.main import main
 from rine_cache.extract import extract
 from rine_cache.layouts import list_images
 from rine_cache.manifest import Manifest, build_manifest, write_manifest
@@ -15,7 +18,7 @@ from rine_cache.specs.data import DatasetSpec
 from rine_cache.specs.encoding import CenterViewSpec, ViewSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SIZE = 16  # pixels a side of the stand-in's input
@@ -80,6 +83,53 @@ def make_images(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+class Answer(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def restored_logger() -> Iterator[None]:
+    """Leave the package's logger as it was: every command sets it up, and what a test captures goes by it."""
+    logger = logging.getLogger("rine_cache")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    yield
+    for handler in logger.handlers:
+        handler.close()
+    level, logger.propagate, logger.handlers = before
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def rine_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """Run the command line in this process, in an empty folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(*arguments: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["rine-cache", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int | None)
+        return Answer(ended.value.code or 0, captured.out, captured.err)
+
+    return run
+
+
+def refused(answer: Answer) -> str:
+    """Check that the answer is a refusal as they should be, and return its message."""
+    assert (answer.status, answer.out) == (2, "")
+    assert answer.err.startswith("error: ")
+    assert "Traceback" not in answer.err
+    return answer.err.removeprefix("error: ").rstrip("\n")
 
 
 class MadeCache(NamedTuple):

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 import h5py
@@ -15,62 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rine_cache.cli.main import COMMANDS, cli, main
+from rine_cache.cli.main import COMMANDS, cli
+from tests.conftest import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.conftest import MadeCache
+    from tests.conftest import Answer, MadeCache
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "open_clip", "h5py", "polars", "pyarrow", "cv2", "scipy", "sklearn", "PIL", "snakemake")
-
-
-class Answer(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture(autouse=True)
-def restored_logger() -> Iterator[None]:
-    """Leave the package's logger as it was: every command sets it up."""
-    logger = logging.getLogger("rine_cache")
-    before = (logger.level, logger.propagate, list(logger.handlers))
-    yield
-    for handler in logger.handlers:
-        handler.close()
-    level, logger.propagate, logger.handlers = before
-    logger.setLevel(level)
-
-
-@pytest.fixture
-def rine_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Answer]:
-    """Run the command line in this process, in an empty folder."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-
-    def run(*arguments: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["rine-cache", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        assert isinstance(ended.value.code, int | None)
-        return Answer(ended.value.code or 0, captured.out, captured.err)
-
-    return run
-
-
-def refused(answer: Answer) -> str:
-    """Check that the answer is a refusal as they should be, and return its message."""
-    assert (answer.status, answer.out) == (2, "")
-    assert answer.err.startswith("error: ")
-    assert "Traceback" not in answer.err
-    return answer.err.removeprefix("error: ").rstrip("\n")
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:

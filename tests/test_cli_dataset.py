@@ -1,4 +1,3 @@
-# ruff: noqa: F811 - the fixtures that run the command line come from its own tests
 """`rine-cache dataset`: a data set added, listed and checked as a new user would."""
 
 from __future__ import annotations
@@ -14,10 +13,12 @@ import yaml
 from rine_cache.layouts import LAYOUTS
 from rine_cache.specs.config import load_benchmarks, load_config
 from tests import container_twins, twins
-from tests.test_cli import Answer, refused, restored_logger, rine_cache  # noqa: F401 - fixtures
+from tests.conftest import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.conftest import Answer
 
     RineCache = Callable[..., Answer]
 
@@ -202,14 +203,14 @@ def test_lines_are_inserted_in_a_configuration(rine_cache: RineCache, folder: Pa
     answer = rine_cache("dataset", "add", "mine", folder, "--config", "my.yaml")
     assert answer.status == 0
     assert answer.out.splitlines()[-2:] == [
-        "added to my.yaml and benchmarks/mine.yaml",
+        "added to my.yaml and my-benchmarks/mine.yaml",
         "to see what it will run: snakemake --configfile my.yaml -n",
     ]
     lines = Path("my.yaml").read_text().splitlines()
     where = lines.index("  mine:")
     assert lines[where : where + 3] == ["  mine:", "    root: data/mine", "    layout: folder"]
     assert lines[:where] + lines[where + 3 : -3] == CONFIG.splitlines()
-    assert lines[-3:] == ["", "benchmarks:", "- benchmarks/mine.yaml"]
+    assert lines[-3:] == ["", "benchmarks:", "- my-benchmarks/mine.yaml"]
 
 
 def test_each_generator_is_tested_by_itself(rine_cache: RineCache, folder: Path) -> None:
@@ -252,12 +253,12 @@ def test_what_cannot_be_added_leaves_all_as_it_was(rine_cache: RineCache, folder
     assert "add this by hand" in answer.err
     assert "datasets:\n  mine:\n    root: data/mine" in answer.err
     Path("my.yaml").write_text(CONFIG)
-    twins.build(Path(), ["benchmarks/mine.yaml"])
+    twins.build(Path(), ["my-benchmarks/mine.yaml"])
     answer = rine_cache(*add)
     assert (answer.status, "added" in answer.out) == (2, False)
-    assert "benchmarks/mine.yaml is there already; choose another name for the data set, or delete it" in answer.err
+    assert "my-benchmarks/mine.yaml is there already; choose another name for the data set, or delete it" in answer.err
     assert Path("my.yaml").read_text() == CONFIG
-    assert Path("benchmarks/mine.yaml").read_bytes() == b"abc"
+    assert Path("my-benchmarks/mine.yaml").read_bytes() == b"abc"
 
 
 # layouts, list, check

@@ -124,6 +124,9 @@ def test_three_lines_are_inserted_behind_the_last_data_set_of_a_commented_file()
         "\ufeff# with a byte order mark\ndatasets:\n  old: {root: data/old}\n" + NEEDED,
         "---\ndatasets:\n  old: {root: data/old}\n" + NEEDED,
         "datasets:\n  old: {root: data/old}\nbenchmarks: []\n" + NEEDED,
+        "datasets:\n" + NEEDED,
+        "datasets: # none so far\n\n" + NEEDED,
+        NEEDED + "datasets:",
         "datasets:\n  known: {root: data/old}\nbenchmarks: [old.yaml]\n" + NEEDED,
         "datasets:\n  known: {root: data/old}\nbenchmarks:\n- old.yaml # dash at the margin\n" + NEEDED,
         "datasets:\n  known: {root: data/old}\nbenchmarks:\n    -   old.yaml\n\n\n" + NEEDED,
@@ -137,13 +140,16 @@ def test_every_style_is_added_to_and_nothing_else_changes(text: str, line_end: s
     path.write_bytes(before)
     old = load_config(path)
     written = write_addition(path, "new", SPEC, several_generators())
-    assert written == [path, Path("benchmarks/new.yaml")]
+    assert written == [path, Path("config-benchmarks/new.yaml")]
     after = path.read_bytes()
     assert is_insertion(before, after)
     assert after.count(b"\r\n") == (after.count(b"\n") if line_end == "\r\n" else 0)
     new = load_config(path)
     assert new == old.model_copy(
-        update={"datasets": {**old.datasets, "new": SPEC}, "benchmarks": (*old.benchmarks, "benchmarks/new.yaml")}
+        update={
+            "datasets": {**old.datasets, "new": SPEC},
+            "benchmarks": (*old.benchmarks, "config-benchmarks/new.yaml"),
+        }
     )
     assert load_benchmarks(new, Path())["new"] == several_generators()
     write_addition(path, "newer", SPEC, several_generators("newer"))
@@ -157,7 +163,7 @@ def test_a_json_configuration_stays_json() -> None:
     )
     write_addition(path, "new", SPEC, several_generators())
     assert list(yaml.safe_load(path.read_text())["datasets"]) == ["old", "new"]
-    assert json.loads(path.read_text())["benchmarks"] == ["benchmarks/new.yaml"]
+    assert json.loads(path.read_text())["benchmarks"] == ["config-benchmarks/new.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +173,6 @@ def test_a_json_configuration_stays_json() -> None:
         (NEEDED + "...\n", "without changing other lines"),
         (NEEDED + "datasets:\n  old: {root: x}\ndatasets:\n  older: {root: y}\n", "without changing other lines"),
         ("base: &base {}\n" + NEEDED, "unknown key 'base'"),
-        (NEEDED + "datasets:\n", "config.yaml is not valid"),
         (NEEDED + "datasets: [old]\n", "config.yaml is not valid"),
         (NEEDED + "experiment: {}\n", "unknown key 'experiment'; did you mean 'experiments'?"),
         (NEEDED + "benchmarks: [gone.yaml]\n", "cannot read gone.yaml"),
@@ -184,7 +189,7 @@ def test_what_cannot_be_added_to_stays_as_it_is(text: str, message: str) -> None
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         write_addition(path, "new", SPEC, several_generators())
     assert path.read_text() == text
-    assert not Path("benchmarks").exists()
+    assert not Path("config-benchmarks").exists()
 
 
 def test_a_refusal_says_what_to_add_by_hand() -> None:
@@ -196,11 +201,11 @@ def test_a_refusal_says_what_to_add_by_hand() -> None:
 
 
 def test_a_benchmark_file_that_is_there_is_not_replaced() -> None:
-    path, theirs = Path("config.yaml"), Path("benchmarks/new.yaml")
+    path, theirs = Path("config.yaml"), Path("config-benchmarks/new.yaml")
     path.write_text(NEEDED)
     theirs.parent.mkdir()
     theirs.write_text("theirs")
-    with pytest.raises(ConfigError, match=r"benchmarks/new\.yaml is there already"):
+    with pytest.raises(ConfigError, match=r"config-benchmarks/new\.yaml is there already"):
         write_addition(path, "new", SPEC, several_generators())
     assert (path.read_text(), theirs.read_text()) == (NEEDED, "theirs")
 
@@ -216,7 +221,7 @@ def test_a_disk_that_refuses_the_configuration_leaves_no_benchmark(monkeypatch: 
     with pytest.raises(OutputError, match="No space left"):
         write_addition(path, "new", SPEC, several_generators())
     assert path.read_text() == NEEDED
-    assert not Path("benchmarks/new.yaml").exists()
+    assert not Path("config-benchmarks/new.yaml").exists()
 
 
 def test_a_data_set_that_a_benchmark_names_gets_no_other() -> None:
@@ -239,7 +244,7 @@ def test_the_benchmark_lies_beside_the_configuration_wherever_that_is() -> None:
     path.parent.mkdir()
     path.write_text(NEEDED)
     _, benchmark = write_addition(path, "new", SPEC, several_generators())
-    assert benchmark == path.parent / "benchmarks" / "new.yaml"
+    assert benchmark == path.parent / "my-benchmarks" / "new.yaml"
     assert load_config(path).benchmarks == (str(benchmark),)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import polars as pl
 import pytest
 
 from rine_cache.layouts.entry import FAKE, REAL, Entry
@@ -107,3 +108,16 @@ def test_the_same_file_in_both_classes() -> None:
 def test_files_of_one_name_within_a_class_are_no_matter() -> None:
     twice = [Entry(f"fake/{folder}/0.png", FAKE, folder, None, None, 10) for folder in ("a", "b")]
     assert warned(entries(REAL, 50), entries(FAKE, 50), twice) == []
+
+
+def test_generators_without_the_real_images_that_others_have_are_named() -> None:
+    rows = [("adm", 0), ("adm", 1), ("vqdm", 1), ("glide", 1)]
+    table = as_table(
+        Entry(f"{subset}/{label}/{number}.png", label, subset, None, None, 1)
+        for subset, label in rows
+        for number in range(60)
+    )
+    warnings = suspicions(table)
+    assert "no real images lie beside the fakes of glide, vqdm, though they do beside others: half copied?" in warnings
+    alone = table.with_columns(subset=pl.when(label=0).then(pl.lit("real")).otherwise(pl.col("subset")))
+    assert not [warning for warning in suspicions(alone) if "half copied" in warning]

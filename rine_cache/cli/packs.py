@@ -122,7 +122,7 @@ def _entries(contents: Sequence[PackContent]) -> str:
         built_in = BUILTIN_VIEWS.get(content.file.view)
         if built_in is None or built_in.model_dump(mode="json") != key["view"]:
             views[content.file.view] = key["view"]
-        datasets[content.file.dataset] = {"root": str(content.root)}
+        datasets[content.file.dataset] = {name: value for name, value in content.listed_as.items() if value}
     lines = []
     for section, entries in (("encoders", encoders), ("views", views), ("datasets", datasets)):
         if entries:

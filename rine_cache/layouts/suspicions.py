@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rine_cache.layouts.entry import LABEL_NAMES
+from rine_cache.layouts.entry import FAKE, LABEL_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def suspicions(table: pl.DataFrame) -> list[str]:
     table
         The manifest's columns, one row per image.
     """
-    return [*_classes(table), *_endings(table), *_empty(table), *_in_both_classes(table)]
+    return [*_classes(table), *_halves(table), *_endings(table), *_empty(table), *_in_both_classes(table)]
 
 
 def _classes(table: pl.DataFrame) -> Iterator[str]:
@@ -37,6 +37,16 @@ def _classes(table: pl.DataFrame) -> Iterator[str]:
             yield f"only {counts[label]} {name} {'image' if counts[label] == 1 else 'images'}: intervals will be wide"
     if len(counts) == 2 and max(counts.values()) >= _UNEQUAL * min(counts.values()):
         yield f"classes are very unequal ({counts[0]:,} real, {counts[1]:,} fake): look at balanced accuracy and AUC"
+
+
+def _halves(table: pl.DataFrame) -> Iterator[str]:
+    """Warn of subsets that hold one class where others hold both: half copied, most likely."""
+    sides = table.group_by("subset").agg(pl.col("label").unique().sort()).sort("subset")
+    both = sides.filter(pl.col("label").list.len() == 2)
+    fakes_alone = sides.filter(pl.col("label") == [FAKE])["subset"].to_list()
+    if not both.is_empty() and fakes_alone:
+        names = ", ".join(fakes_alone)
+        yield f"no real images lie beside the fakes of {names}, though they do beside others: half copied?"
 
 
 def _endings(table: pl.DataFrame) -> Iterator[str]:

@@ -29,7 +29,7 @@ class PackContent(NamedTuple):
     images: int
     quarantined: int
     key: dict[str, Any]  # its encoding key
-    root: Path  # where its images lay when they were listed
+    listed_as: dict[str, Any]  # what its manifest was listed by: root, layout and the like
 
 
 def checked(path: Path, file: PackedCache, manifest_path: Path, manifest: Manifest) -> PackContent:
@@ -52,7 +52,7 @@ def checked(path: Path, file: PackedCache, manifest_path: Path, manifest: Manife
     for slab, parts in cache.damaged_slabs():
         raise CacheCorruptError(f"{path} is damaged: slab {slab} ({', '.join(parts)}); delete it and extract it again")
     quarantined = cache.shape.images - int(cache.readable.sum())
-    return PackContent(file, cache.shape.images, quarantined, key, manifest.root)
+    return PackContent(file, cache.shape.images, quarantined, key, manifest.listed_as or {"root": str(manifest.root)})
 
 
 def sha256_of(path: Path) -> str:

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from rine_cache.errors import nearest
 from rine_cache.specs.base import Name, Spec
+from rine_cache.specs.data import Split
 
 Metric = Literal["acc", "real_acc", "fake_acc", "balanced_acc", "f1", "ap", "auc"]
 
@@ -21,7 +22,7 @@ class Source(Spec):
 
     dataset: Name
     subsets: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ()
+    splits: tuple[Split, ...] = ()
     variants: tuple[str, ...] = ()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from rine_cache.errors import ConfigError, nearest
 from rine_cache.specs.base import Name, Spec, parse, read_yaml
@@ -55,6 +55,11 @@ class Config(Spec):
     benchmarks: tuple[str, ...] = ()
     matrices: dict[Name, MatrixSpec] = {}
     published: tuple[str, ...] = ()
+
+    @field_validator("views", "datasets", "matrices", "training_sets", "experiments", mode="before")
+    @classmethod
+    def _a_section_may_be_left_empty(cls, section: Any) -> Any:
+        return {} if section is None else section
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:

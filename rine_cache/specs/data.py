@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from rine_cache.specs.base import Name, Spec
 
+Split = Literal["train", "val", "test"]
 LayoutName = Literal[
     "forensynths-train",
     "forensynths-test",
@@ -53,7 +54,7 @@ class DatasetSpec(Spec):
     layout: LayoutName = "folder"
     label: Literal["real", "fake"] | None = None
     subsets: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ()
+    splits: tuple[Split, ...] = ()
     group_pattern: str = ""
     obtain: str = ""
     requires: str | None = None
@@ -94,7 +95,7 @@ class DatasetPart(Spec):
     dataset: Name
     view: Name
     subsets: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ()
+    splits: tuple[Split, ...] = ()
     share: tuple[float, float] = (0.0, 1.0)
 
     @field_validator("share")
