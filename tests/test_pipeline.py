@@ -218,7 +218,7 @@ def test_a_data_set_added_by_the_command_schedules_only_itself(finished: Path, c
     path = write_config(finished, config, "mine.yaml")
     command = [sys.executable, "-m", "rine_cache", "dataset", "add", "mine", "data/mine", "--config", "mine.yaml"]
     output = subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True).stdout
-    assert output.splitlines()[-2] == "added to mine.yaml and benchmarks/mine.yaml"
+    assert output.splitlines()[-2] == "added to mine.yaml and mine-benchmarks/mine.yaml"
     assert jobs_of(snakemake(finished, path, "--dry-run")) == sorted(
         [
             *TABLES,

@@ -72,13 +72,14 @@ def manifest(
     given = {"root": str(root), "layout": layout, "label": label, "group_pattern": group_pattern}
     spec = parse(DatasetSpec, {**given, "subsets": subsets, "splits": splits}, "the command line")
     listed_as = spec.model_dump(mode="json", exclude={"obtain", "requires"})
-    if not root.exists() and out.exists():
+    if out.exists() and (not root.exists() or (root.is_dir() and not any(root.iterdir()))):
+        # An empty folder is what is left of a disk that is not mounted.
         if (earlier := read_manifest(out).listed_as) != listed_as:
             raise ManifestError(
-                f"{root} is absent, and {out} was listed otherwise: as {earlier}, now {listed_as}; bring the images "
+                f"{root} is absent or empty, and {out} was listed otherwise: as {earlier}, now {listed_as}; bring the images "
                 f"back, or list them as before"
             )
-        LOG.warning("%s is absent: the listing %s that was made of it stays as it is", root, out)
+        LOG.warning("%s is absent or empty: the listing %s that was made of it stays as it is", root, out)
         return
     listing = list_images(spec)
     write_manifest(build_manifest(listing.table, listing.root, listed_as), out)

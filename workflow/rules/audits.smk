@@ -13,7 +13,7 @@ rule audit:
     benchmark:
         "results/timings/audit/{dataset}.tsv"
     wildcard_constraints:
-        dataset=one_of(AUDITED),
+        dataset=one_of(CACHES),
     conda:
         "../../environment.yml"
     message:
@@ -25,7 +25,7 @@ rule audit:
 
 rule duplicates:
     input:
-        audits=expand("results/audits/{dataset}.parquet", dataset=AUDITED),
+        audits=expand("results/audits/{dataset}.parquet", dataset=sorted(CACHES)),
         benchmarks=list(CONFIG.benchmarks),
     output:
         table="results/audits/all/duplicates.parquet",
@@ -49,7 +49,7 @@ rule duplicates:
 
 rule baseline:
     input:
-        audits=expand("results/audits/{dataset}.parquet", dataset=AUDITED),
+        audits=expand("results/audits/{dataset}.parquet", dataset=sorted(CACHES)),
         benchmarks=list(CONFIG.benchmarks),
     output:
         metrics="results/metrics/metadata-only.parquet",

@@ -32,7 +32,7 @@ LACKING = {
 
 
 def say_what_is_missing():
-    """Tell in one table what is not on this machine and where to get it, which experiments wait for it, and what grew."""
+    """Tell what is not on this machine and where to get it, which experiments wait for it, and what has grown."""
     missing = missing_table(CONFIG, HOLDINGS)
     if not missing.is_empty():
         logger.warning(
@@ -69,21 +69,28 @@ def training_set_of(experiment):
 
 OFFICIAL = [name for name, spec in CONFIG.experiments.items() if spec.official_files]
 
-# The caches that anything needs: (data set, view) by experiment; and the data sets to audit, one of its caches each.
-NEEDED = {
-    experiment: [
-        (part.dataset, part.view)
-        for parts in (
-            training_set_of(experiment).train,
-            training_set_of(experiment).validation,
+
+def caches_by_dataset():
+    """List for each data set the caches that hold it, as (experiment, view): first those that heads need.
+
+    A tested data set has one even where no head can be trained yet: its audit and its baseline need none.
+    """
+    found = {}
+    for experiment in CONFIG.experiments:
+        training_set = training_set_of(experiment)
+        trains = not LACKING[experiment] and experiment not in OFFICIAL
+        parts = (*training_set.train, *training_set.validation) if trains else ()
+        pairs = [(part.view, part.dataset) for part in parts] + SCORED
+        for view, dataset in pairs:
+            found.setdefault(dataset, []).append((experiment, view))
+    for caches in found.values():
+        caches.sort(
+            key=lambda cache: (bool(LACKING[cache[0]]), cache[1] != "center224")
         )
-        for part in (() if experiment in OFFICIAL else parts)
-    ]
-    + [(dataset, view) for view, dataset in SCORED]
-    for experiment, lacking in LACKING.items()
-    if not lacking
-}
-AUDITED = sorted({dataset for pairs in NEEDED.values() for dataset, _ in pairs})
+    return found
+
+
+CACHES = caches_by_dataset()
 
 # Rules call the `rine-cache` beside this Python, whether or not its environment is activated, and also inside the
 # environment of a conda directive, which names the dependencies.
@@ -164,26 +171,23 @@ def features_of(experiment, dataset, view):
 
 def audited_features(wildcards):
     """Name the first cache that holds a data set: all say the same of its files."""
-    return next(
-        features_of(experiment, dataset, view)
-        for experiment, pairs in NEEDED.items()
-        for dataset, view in pairs
-        if dataset == wildcards.dataset
-    )
+    experiment, view = CACHES[wildcards.dataset][0]
+    return features_of(experiment, wildcards.dataset, view)
 
 
 def audited_training_sets(wildcards):
-    """Return the options that name the training sets whose data are here, so that their images are looked for in tests."""
-    names = sorted(
-        {
-            CONFIG.experiments[experiment].training_set
-            for experiment in NEEDED
-            if experiment not in OFFICIAL
-        }
-    )
+    """Return the options that name the training sets whose data are audited: they are looked for in test sets."""
+    sets = {
+        spec.training_set: CONFIG.training_sets[spec.training_set]
+        for spec in CONFIG.experiments.values()
+    }
+    whole = {
+        name: spec
+        for name, spec in sorted(sets.items())
+        if all(part.dataset in CACHES for part in (*spec.train, *spec.validation))
+    }
     return repeated(
-        "--training-set",
-        ([f"{name}={as_json(CONFIG.training_sets[name])}"] for name in names),
+        "--training-set", ([f"{name}={as_json(spec)}"] for name, spec in whole.items())
     )
 
 
