@@ -76,8 +76,8 @@ def manifest(
         # An empty folder is what is left of a disk that is not mounted.
         if (earlier := read_manifest(out).listed_as) != listed_as:
             raise ManifestError(
-                f"{root} is absent or empty, and {out} was listed otherwise: as {earlier}, now {listed_as}; bring the images "
-                f"back, or list them as before"
+                f"{root} is absent or empty, and {out} was listed otherwise: as {earlier}, now {listed_as}; bring the "
+                f"images back, or list them as before"
             )
         LOG.warning("%s is absent or empty: the listing %s that was made of it stays as it is", root, out)
         return
