@@ -18,7 +18,7 @@ from rine_cache.cli.options import log_to
 from rine_cache.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 LINE = re.compile(
@@ -41,18 +41,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     stopped = Clock()
     monkeypatch.setattr(module, "time", stopped)
     return stopped
-
-
-@pytest.fixture(autouse=True)
-def restored_logger() -> Iterator[None]:
-    """Leave the package's logger as it was: `log_to` sets it up for a whole process."""
-    logger = logging.getLogger("rine_cache")
-    before = (logger.level, logger.propagate, list(logger.handlers))
-    yield
-    for handler in logger.handlers:
-        handler.close()
-    level, logger.propagate, logger.handlers = before
-    logger.setLevel(level)
 
 
 @pytest.fixture

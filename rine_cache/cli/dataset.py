@@ -76,9 +76,13 @@ def _listing_of(name: str) -> Path:
 
 
 def _images_listed(manifest: Path) -> str:
+    from rine_cache.errors import ManifestError
     from rine_cache.manifest import read_manifest
 
-    return f"{len(read_manifest(manifest)):,}" if manifest.exists() else ""
+    try:
+        return f"{len(read_manifest(manifest)):,}" if manifest.exists() else ""
+    except ManifestError:
+        return "damaged"
 
 
 @dataset.command()
