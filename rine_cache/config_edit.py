@@ -146,7 +146,7 @@ def write_addition(config: Path, name: str, spec: DatasetSpec, benchmark: Benchm
     try:
         with written_whole(config.resolve()) as temporary:
             temporary.write_bytes(added.encode())
-    except BaseException:
+    except BaseException:  # interrupted too: a benchmark's file that nothing names would block the next attempt
         if benchmark is not None:
             path.unlink()
         raise

@@ -20,7 +20,20 @@ LAYERS = (
     {"manifest", "layouts", "containers", "facts", "images", "views", "weights", "encoders", "cache", "heads"}
     | {"losses", "metrics", "selection", "hamming", "shortcuts"},
     {"features", "inventory", "pairing"},
-    {"sample", "extract", "packs", "train", "score", "evaluate", "published", "leaderboard", "report", "predict"}
+    {
+        "sample",
+        "extract",
+        "read_ahead",
+        "slab_filler",
+        "packs",
+        "train",
+        "score",
+        "evaluate",
+        "published",
+        "leaderboard",
+        "report",
+        "predict",
+    }
     | {"matrix", "heatmap", "audit", "audit_report", "duplicates", "duplicates_report", "metadata_baseline"}
     | {"config_edit"},
     {"cli", "__main__"},
