@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rine_cache.errors import ResultsError
-from rine_cache.files import written_whole
 from rine_cache.layouts.entry import FAKE, REAL
 from rine_cache.metrics import binary_metrics
 from rine_cache.pairing import IMAGE_COLUMNS, Measured, count_protocol, pair, protocol_rows, refuse_repeated
+from rine_cache.passes import NOTHING_READ, EncoderPasses, stated_passes, total_passes, write_with_passes
 from rine_cache.provenance import code_version
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ SCHEMA = pl.Schema(
 
 _DIGESTS = ("encoding_fingerprint", "manifest_digest", "content_digest")
 _HEADER = {"dataset", "view", "heads", *_DIGESTS}
+_NO_SCORES = (OSError, pa.ArrowException, pl.exceptions.PolarsError, KeyError, ValueError, AttributeError)
 
 
 class Scores(NamedTuple):
@@ -92,21 +93,41 @@ def read_scores(path: Path) -> Scores:
     ResultsError
         If it is missing or is none.
     """
+    header = read_header(path)
     try:
         file = pq.ParquetFile(path)
-        header = json.loads((file.schema_arrow.metadata or {})[b"rine_cache"])
-        if missing := _HEADER - header.keys():
-            raise ResultsError(f"{path} is not a score file: its header lacks {', '.join(sorted(missing))}")
         # Each head has a row group with the same images: those of the first do for all.
         column = pl.DataFrame(file.read(["logit"]))["logit"]
         logits = column.cast(pl.Float32).fill_null(float("nan")).to_numpy().reshape(len(header["heads"]), -1)  # (H, N)
         images = pl.DataFrame(file.read_row_group(0)).select(IMAGE_COLUMNS)
-    except (OSError, pa.ArrowException, pl.exceptions.PolarsError, KeyError, ValueError, AttributeError) as error:
-        raise ResultsError(f"{path} is not a score file ({error}); make it with `rine-cache score`") from None
+    except _NO_SCORES as error:
+        raise _refusal(path, error) from None
     lost = np.isnan(logits)  # (H, N)
     if (lost != lost[:1]).any():
         raise ResultsError(f"{path}: its heads do not agree on which images could be read; score it again")
     return Scores(header, images, logits)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read a score file's header alone.
+
+    Raises
+    ------
+    ResultsError
+        If it is missing or is none.
+    """
+    try:
+        header: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[b"rine_cache"])
+        missing = _HEADER - header.keys()
+    except _NO_SCORES as error:
+        raise _refusal(path, error) from None
+    if missing:
+        raise ResultsError(f"{path} is not a score file: its header lacks {', '.join(sorted(missing))}")
+    return header
+
+
+def _refusal(path: Path, error: Exception) -> ResultsError:
+    return ResultsError(f"{path} is not a score file ({error}); make it with `rine-cache score`")
 
 
 def evaluate(
@@ -174,10 +195,36 @@ def evaluate(
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
-def write_metrics(metrics: pl.DataFrame, path: Path) -> None:
-    """Write an experiment's metrics."""
-    with written_whole(path) as temporary:
-        metrics.write_parquet(temporary)
+def scoring_passes(header: dict[str, Any]) -> EncoderPasses:
+    """Count what all heads of a score file, whose header is given, read for it."""
+    per_head = stated_passes(header, f"the scores of {header['dataset']}")
+    return total_passes([per_head] * len(header["heads"]))
+
+
+def count_passes(scores: Sequence[Scores]) -> EncoderPasses:
+    """Count what an experiment read from caches: the training of its heads, once each, and all their scores."""
+    heads = {key: head for part in scores for key, head in part.heads.items()}
+    training = [stated_passes(head, f"head {method} (seed {seed})") for (method, seed), head in heads.items()]
+    return total_passes([*training, *(scoring_passes(part.header) for part in scores)])
+
+
+def read_metrics(path: Path) -> pl.DataFrame:
+    """Read an experiment's metrics.
+
+    Raises
+    ------
+    ResultsError
+        If it is missing or holds none.
+    """
+    try:
+        return pl.read_parquet(path).select(SCHEMA.names())
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ResultsError(f"{path} holds no metrics ({error}); make it with `rine-cache evaluate`") from None
+
+
+def write_metrics(metrics: pl.DataFrame, path: Path, passes: EncoderPasses = NOTHING_READ) -> None:
+    """Write an experiment's metrics, and what was read from caches for them."""
+    write_with_passes(metrics, passes, path)
 
 
 def _check_heads(heads: list[tuple[str, int]], scores: Sequence[Scores]) -> None:

@@ -1,8 +1,9 @@
-"""Extraction: every image of a manifest through the frozen encoder, once, into a sealed cache.
+"""Extraction: every image of a manifest through frozen encoders, once, into sealed caches.
 
-`read_ahead` reads and decodes in threads, a few batches ahead; `slab_filler` encodes, or copies what was encoded
-before; here the two are put together, slab by slab. Batches have one fixed shape and slabs are whole numbers of
-batches, so that interruptions change no byte of the result.
+`decoding` reads and decodes in worker processes, some rows ahead; `slab_filler` encodes, or copies what was encoded
+before, and writes; here they are put together. Several caches of one manifest (taps, views, encoders) come from one
+pass over its files. Batches have one fixed shape and rows depend on nothing beside them, so that workers, shards and
+interruptions change no byte of the result.
 """
 
 from __future__ import annotations
@@ -18,29 +19,44 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rine_cache.cache import CacheIdentity, CacheShape, FeatureCache, SealedRows, open_writer
-from rine_cache.errors import CacheCorruptError, CacheMismatchError, CacheUnsealedError, RineCacheError
+from rine_cache.cache import (
+    CacheIdentity,
+    CacheShape,
+    FeatureCache,
+    RowRange,
+    SealedRows,
+    open_writer,
+    shard_path,
+    shard_rows,
+)
+from rine_cache.decoding import Decoder
+from rine_cache.errors import CacheCorruptError, CacheMismatchError, CacheUnsealedError, ConfigError, RineCacheError
 from rine_cache.images import decoder_version
-from rine_cache.progress import progress
+from rine_cache.progress import Waits, progress
 from rine_cache.provenance import fingerprint
 from rine_cache.quarantine import Reason
-from rine_cache.read_ahead import ReadAhead
-from rine_cache.slab_filler import SlabFiller
+from rine_cache.slab_filler import SlabFiller, TapWriter
 from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
 from rine_cache.views import libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from rine_cache.cache import CacheWriter
     from rine_cache.manifest import Manifest
     from rine_cache.slab_filler import AnyEncoder
     from rine_cache.specs.encoding import Tap, ViewSpec
 
 LOG = logging.getLogger(__name__)
 
-# A slab is what an interruption can cost, and what is flushed to disk at once.
+# A slab is what an interruption can cost, and what is flushed to disk at once; in batches of the encoder.
 BATCHES_PER_SLAB = 4
+# Images that are decoded before the encoder asks for them: whole batches, and a few for each worker.
+BATCHES_AHEAD = 2
+ROWS_AHEAD_PER_WORKER = 4
 
 
 class ParentGoneError(RineCacheError):
@@ -48,14 +64,41 @@ class ParentGoneError(RineCacheError):
 
 
 @dataclass(frozen=True)
+class Target:
+    """A cache to be made.
+
+    Attributes
+    ----------
+    encoder
+        The frozen image tower. Targets of the same one share its passes.
+    tap
+        Which of its taps to keep.
+    view
+        How an image becomes crops; its size must be the encoder's.
+    output
+        Path of the cache.
+    reuse
+        Caches whose rows are copied for images of the same content, where they are sealed and of the same encoding
+        key; others are passed over. `output` itself may be one of them: a data set that grew.
+    """
+
+    encoder: AnyEncoder
+    tap: Tap
+    view: ViewSpec
+    output: Path
+    reuse: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
 class ExtractionReport:
-    """What an extraction did.
+    """What an extraction did for one cache.
 
     `encoded` counts the images that this run put through the encoder, `copied` those whose content was encoded
     before; `quarantined` all images of the cache, by reason; `conflicts` pairs of image ids that hold the same bytes
     under two labels.
     """
 
+    output: Path
     images: int
     encoded: int
     copied: int
@@ -76,137 +119,266 @@ def encoding_key(encoder: AnyEncoder, tap: Tap, view: ViewSpec) -> dict[str, Any
         "decoder": decoder_version(),
         "view_libraries": libraries(view),
         "compute_dtype": encoder.compute_dtype,
+        "compiled": encoder.compiled,
         "batch_size": encoder.batch_size,
     }
 
 
 def extract(
     manifest: Manifest,
-    encoder: AnyEncoder,
+    targets: Sequence[Target],
     *,
-    tap: Tap,
-    view: ViewSpec,
-    output: Path,
     workers: int,
-    reuse: Sequence[Path] = (),
+    shard: tuple[int, int] | None = None,
     parent: int | None = None,
-) -> ExtractionReport:
-    """Encode every image of a manifest into a sealed cache at `output`.
+) -> list[ExtractionReport]:
+    """Encode every image of a manifest, or a shard of them, into sealed caches.
 
-    Interrupted at any moment and run again, it goes on from the first slab that is not done, and the sealed
-    file is the same, byte for byte. A sealed cache of the same key and manifest is left as it is.
+    Interrupted at any moment and run again, it goes on from what is not done, and the sealed files are the same, byte
+    for byte. A sealed cache of the same key and manifest is left as it is.
 
     Parameters
     ----------
     manifest
-        The images; their files lie below its root.
-    encoder
-        The frozen image tower.
-    tap
-        Which of its taps to keep.
-    view
-        How an image becomes crops; its size must be the encoder's.
-    output
-        Path of the cache.
+        The images; their files lie below its root. Each is read and decoded once, however many the targets.
+    targets
+        The caches to be made.
     workers
-        Threads that read and decode.
-    reuse
-        Caches whose rows are copied for images of the same content, where they are sealed and of the same encoding
-        key; others are passed over. `output` itself may be one of them: a data set that grew.
+        Processes that read and decode.
+    shard
+        (i, S): make the i-th of S shards of each cache, i from 1; `rine_cache.cache.join_shards` makes them one.
     parent
         Number of the process that started this one, if extraction is to stop once that has died, so that no orphan
         goes on writing.
 
+    Returns
+    -------
+    A report for each target, in their order.
+
     Raises
     ------
     CacheError
-        If the cache is being written by another process, its part file was begun for something else, or the
+        If a cache is being written by another process, its part file was begun for something else, or the
         disk refuses.
+    ConfigError
+        If two targets have one output.
     ManifestError
-        If the folder of the images has gone.
+        If the folder of the images has gone, or an image is not what was listed.
     ParentGoneError
         If the process `parent` is no longer this one's parent.
     """
+    outputs = [target.output.resolve() for target in targets]
+    if twice := next((path for path in outputs if outputs.count(path) > 1), None):
+        raise ConfigError(f"two caches would be written to {twice}; give each an output of its own")
+    plans = [_plan(manifest, target, shard) for target in targets]
+    guard, waits = _ParentGuard(parent), Waits()
+    fillers: dict[Path, SlabFiller] = {}
+    with contextlib.ExitStack() as stack:
+        missing = [plan for plan in plans if not plan.is_done()]
+        writers = {
+            plan.path: stack.enter_context(open_writer(plan.path, plan.shape, plan.identity)) for plan in missing
+        }
+        # Entered after the writers, so that its last slab is written before they are closed.
+        writing = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write"))
+        views: list[ViewSpec] = []
+        for taps_of_pass in _by_pass(missing):
+            filler = _filler(taps_of_pass, views, writers, writing, waits)
+            fillers |= dict.fromkeys((plan.path for plan in taps_of_pass), filler)
+        name = targets[0].output.stem
+        _fill(name, manifest, list(dict.fromkeys(fillers.values())), views, workers, guard, waits)
+        for writer in writers.values():
+            with waits("writing"):
+                writer.seal()
+    if fillers:
+        _log_waits(waits)
+    return [_report(plan, manifest, fillers.get(plan.path)) for plan in plans]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A target, and what its file, whole or a shard, will be."""
+
+    target: Target
+    path: Path
+    rows: slice  # of the manifest
+    shape: CacheShape
+    identity: CacheIdentity
+
+    def is_done(self) -> bool:
+        """Say whether a sealed cache of this very key and these rows is there, or none is to be made.
+
+        Another one is replaced at the end.
+        """
+        if not self.shape.images:
+            LOG.info("%s has no row: there are fewer slabs than shards", self.path)
+            return True
+        if not self.path.exists():
+            return False
+        try:
+            found = FeatureCache(self.path).identity
+        except (
+            CacheCorruptError,
+            CacheMismatchError,
+            CacheUnsealedError,
+        ) as error:  # any other file is not ours to replace
+            LOG.warning("%s; it is extracted again", error)
+            return False
+        wanted = self.identity
+        if (found.key, found.manifest_digest, found.rows) == (wanted.key, wanted.manifest_digest, wanted.rows):
+            LOG.info("%s is sealed and up to date: nothing to do", self.path)
+            return True
+        LOG.info("%s was made from another key or manifest; it is replaced when the new one is sealed", self.path)
+        return False
+
+
+def _plan(manifest: Manifest, target: Target, shard: tuple[int, int] | None) -> _Plan:
+    encoder, view = target.encoder, target.view
     if view.size != encoder.image_size:
         raise CacheMismatchError(
             f"the view's crops have {view.size} pixels a side, {encoder.identity['architecture']} takes "
             f"{encoder.image_size}; use a view of that size"
         )
+    slab_rows = max(1, BATCHES_PER_SLAB * encoder.batch_size // view.draws)
+    rows = slice(0, len(manifest)) if shard is None else shard_rows(len(manifest), slab_rows, *shard)
     kind = encoder.device.partition(":")[0]  # cuda, whichever of them: another may go on with the file
-    identity = CacheIdentity(encoding_key(encoder, tap, view), manifest.listing_digest, _library_versions(), kind)
-    if _is_done(output, identity):
-        LOG.info("%s is sealed and up to date: nothing to do", output)
-        with contextlib.suppress(PermissionError):  # another user's cache is as good
-            os.utime(output)  # for tools that compare times, it is as new as its manifest
-        return _report(FeatureCache(output), manifest, encoded=0, copied=0)
-    sealed = SealedRows(reuse, fingerprint(identity.key))
-    shape = CacheShape(
-        blocks=encoder.block_count,
-        images=len(manifest),
-        draws=view.draws,
-        width=encoder.width,
-        embedding_width=encoder.embedding_width,
-        slab_rows=BATCHES_PER_SLAB * encoder.batch_size,
+    return _Plan(
+        target,
+        target.output if shard is None else shard_path(target.output, *shard),
+        rows,
+        CacheShape(
+            blocks=encoder.block_count,
+            images=rows.stop - rows.start,
+            draws=view.draws,
+            width=encoder.width,
+            embedding_width=encoder.embedding_width,
+            slab_rows=slab_rows,
+        ),
+        CacheIdentity(
+            encoding_key(encoder, target.tap, view),
+            manifest.listing_digest,
+            _library_versions(),
+            kind,
+            RowRange(rows.start, len(manifest)),
+        ),
     )
-    guard = _ParentGuard(parent)
-    with open_writer(output, shape, identity) as writer:
-        pending = writer.pending_slabs()
-        left = sum(shape.rows(slab).stop - shape.rows(slab).start for slab in pending)
-        if left < len(manifest):
-            LOG.info("resuming %s: %d of %d images are done", output, len(manifest) - left, len(manifest))
-        filler = SlabFiller(encoder, tap, writer, set(range(shape.slabs)) - set(pending))
-        with (
-            progress(f"extract {output.stem}", len(manifest), "images", len(manifest) - left) as bar,
-            ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool,
-            ReadAhead(pool, manifest, view, encoder.batch_size, sealed) as reader,
-        ):
-            batches = reader.batches([shape.rows(slab) for slab in pending])
-            for slab in pending:
-                filler.begin(slab)
-                for _ in range(0, shape.rows(slab).stop - shape.rows(slab).start, encoder.batch_size):
-                    guard.check()
-                    images = next(batches)
-                    filler.add(images)
-                    bar.advance(len(images))
-                writer.write(slab, filler.finish())
-        writer.seal()
-    return _report(FeatureCache(output), manifest, encoded=filler.encoded, copied=filler.copied)
 
 
-def _is_done(output: Path, identity: CacheIdentity) -> bool:
-    """Say whether a sealed cache of this very key and manifest is there; one of another is replaced at the end."""
-    if not output.exists():
-        return False
-    try:
-        found = FeatureCache(output).identity
-    except (
-        CacheCorruptError,
-        CacheMismatchError,
-        CacheUnsealedError,
-    ) as error:  # any other file is not ours to replace
-        LOG.warning("%s; it is extracted again", error)
-        return False
-    if (found.key, found.manifest_digest) == (identity.key, identity.manifest_digest):
-        return True
-    LOG.info("%s was made from another key or manifest; it is replaced when the new one is sealed", output)
-    return False
+def _by_pass(plans: Sequence[_Plan]) -> list[list[_Plan]]:
+    """Put the taps of one encoder and view together: one forward pass gives them all."""
+    passes: list[list[_Plan]] = []
+    for plan in plans:
+        for others in passes:
+            same_pass = plan.target.encoder is others[0].target.encoder and plan.target.view == others[0].target.view
+            if same_pass and all(plan.target.tap != other.target.tap for other in others):
+                others.append(plan)
+                break
+        else:
+            passes.append([plan])
+    return passes
 
 
-def _report(cache: FeatureCache, manifest: Manifest, *, encoded: int, copied: int) -> ExtractionReport:
+def _union(rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)  # (n,)
+
+
+def _filler(
+    plans: Sequence[_Plan],
+    views: list[ViewSpec],
+    writers: Mapping[Path, CacheWriter],
+    writing: ThreadPoolExecutor,
+    waits: Waits,
+) -> SlabFiller:
+    """Make what fills the caches of one pass, adding its view to those that are decoded."""
+    first = plans[0]
+    if first.target.view not in views:
+        views.append(first.target.view)
+    taps = {
+        plan.target.tap: TapWriter(
+            writers[plan.path],
+            frozenset(writers[plan.path].pending_slabs()),
+            SealedRows(plan.target.reuse, fingerprint(plan.identity.key)),
+        )
+        for plan in plans
+    }
+    view = views.index(first.target.view)
+    return SlabFiller(first.target.encoder, view, first.rows.start, taps, writing, waits)
+
+
+def _fill(
+    name: str,
+    manifest: Manifest,
+    fillers: Sequence[SlabFiller],
+    views: Sequence[ViewSpec],
+    workers: int,
+    guard: _ParentGuard,
+    waits: Waits,
+) -> None:
+    """Decode every row that a cache lacks, and hand it to the fillers that want it."""
+    rows = _union([filler.pending_rows for filler in fillers])  # (n,)
+    if not len(rows):
+        return
+    whole = len(_union([filler.rows for filler in fillers]))
+    if len(rows) < whole:
+        LOG.info("resuming: %d of %d images are done", whole - len(rows), whole)
+
+    def wanted(row: int) -> list[int]:
+        return sorted({filler.view for filler in fillers if filler.wants(row)})
+
+    def still_wanted(row: int, content_sha256: bytes) -> list[int]:
+        return sorted({filler.view for filler in fillers if filler.wants(row) and not filler.knows(content_sha256)})
+
+    largest = max(filler.images_per_batch for filler in fillers)
+    ahead = BATCHES_AHEAD * largest + ROWS_AHEAD_PER_WORKER * workers
+    may_copy = any(filler.may_copy for filler in fillers)
+    quarantined = 0
+    with (
+        progress(f"extract {name}", whole, "images", whole - len(rows)) as bar,
+        Decoder(manifest, views, workers, ahead, wanted, still_wanted if may_copy else None) as decoder,
+    ):
+        decoded = decoder.rows(map(int, rows))
+        while True:
+            guard.check()
+            with waits("decoding"):
+                image = next(decoded, None)
+            if image is None:
+                break
+            for filler in fillers:
+                if filler.wants(image.row):
+                    filler.add(image)
+            if image.reason or any(image.view_reasons):
+                quarantined += 1
+                bar.note("quarantined", quarantined)
+            bar.advance()
+        for filler in fillers:
+            filler.finish()
+
+
+def _log_waits(waits: Waits) -> None:
+    seconds = max(waits.elapsed, 1e-9)
+    shares = ", ".join(f"{what} {waits.seconds[what] / seconds:.0%}" for what in ("decoding", "encoding", "writing"))
+    LOG.info("took %d:%02d min; waited for %s of it", *divmod(round(seconds), 60), shares)
+
+
+def _report(plan: _Plan, manifest: Manifest, filler: SlabFiller | None) -> ExtractionReport:
+    if not plan.shape.images:
+        return ExtractionReport(plan.path, 0, 0, 0, {}, [])
+    cache = FeatureCache(plan.path)
     reasons = Counter(Reason(value).name.lower() for value in cache.reason if value)
-    conflicts = _label_conflicts(cache, manifest)
+    conflicts = _label_conflicts(cache, manifest, plan.rows.start)
     for first, second in conflicts[:5]:
         LOG.warning("conflict: %s and %s hold the same bytes under two labels", first, second)
     if len(conflicts) > 5:
         LOG.warning("conflict: %d more images hold another's bytes under another label", len(conflicts) - 5)
-    return ExtractionReport(len(manifest), encoded, copied, dict(sorted(reasons.items())), conflicts)
+    encoded, copied = (filler.encoded, filler.copied) if filler else (0, 0)
+    return ExtractionReport(plan.path, plan.shape.images, encoded, copied, dict(sorted(reasons.items())), conflicts)
 
 
-def _label_conflicts(cache: FeatureCache, manifest: Manifest) -> list[tuple[str, str]]:
+def _label_conflicts(cache: FeatureCache, manifest: Manifest, first_row: int) -> list[tuple[str, str]]:
     """Pair each image with the first of the same bytes that has the other label."""
     rows = np.flatnonzero(cache.readable)  # (n,)
     content = np.ascontiguousarray(cache.content_sha256[rows]).view("V32").reshape(-1)  # (n,)
     _, first, group = np.unique(content, return_index=True, return_inverse=True)
+    rows = rows + first_row
     earliest = rows[first[group]]  # (n,): the first row with the same bytes
     labels, image_ids = manifest.table["label"].to_numpy(), manifest.table["image_id"]
     odd = np.flatnonzero(labels[earliest] != labels[rows])

@@ -102,6 +102,11 @@ class FeatureSet:
         """Return N, the number of readable images."""
         return len(self.labels)
 
+    @property
+    def caches(self) -> list[FeatureCache]:
+        """The parts' caches, in their order; one may stand behind several parts."""
+        return [part.cache for part in self._parts]
+
     def content(self) -> NDArray[np.void]:
         """Return the images' content digests, shape (N,), comparable as 32-byte values."""
         digests = np.concatenate([part.cache.content_sha256[part.rows] for part in self._parts])  # (N, 32)
@@ -127,7 +132,7 @@ class FeatureSet:
         for part, places, rows in self._located(indices):
             picked = draw % part.cache.shape.draws
             for position, block in enumerate(blocks):
-                out[places, position] = torch.from_numpy(part.cache.features[block][rows, picked]).float()
+                out[places, position] = torch.from_numpy(part.cache.features[block, rows, picked]).float()
         return out
 
     def embedding(self, indices: NDArray[np.int64], draw: int) -> torch.Tensor:

@@ -14,8 +14,8 @@ import polars as pl
 
 from rine_cache.duplicates import read_leaks
 from rine_cache.errors import ResultsError
-from rine_cache.evaluate import SCHEMA as METRICS_SCHEMA
-from rine_cache.files import written_whole
+from rine_cache.evaluate import read_metrics
+from rine_cache.passes import NOTHING_READ, EncoderPasses, read_passes, total_passes, write_with_passes
 from rine_cache.provenance import fingerprint
 from rine_cache.published import read_published
 from rine_cache.specs.benchmark import MEAN
@@ -113,10 +113,20 @@ def build_leaderboard(
     return _ranked(rows, unranked).select(SCHEMA.names()).sort(*_order(), nulls_last=True, maintain_order=True)
 
 
-def write_leaderboard(leaderboard: pl.DataFrame, path: Path) -> None:
-    """Write the leaderboard as Parquet."""
-    with written_whole(path) as temporary:
-        leaderboard.write_parquet(temporary)
+def count_all_passes(metrics: Sequence[Path]) -> EncoderPasses:
+    """Count what was read from caches for metric files: each cache once, however many experiments read it.
+
+    Raises
+    ------
+    ResultsError
+        If a file cannot be read.
+    """
+    return total_passes(read_passes(path) for path in metrics)
+
+
+def write_leaderboard(leaderboard: pl.DataFrame, path: Path, passes: EncoderPasses = NOTHING_READ) -> None:
+    """Write the leaderboard as Parquet, and what was read from caches for it."""
+    write_with_passes(leaderboard, passes, path)
 
 
 def read_leaderboard(path: Path) -> pl.DataFrame:
@@ -135,15 +145,9 @@ def read_leaderboard(path: Path) -> pl.DataFrame:
 
 def _measured(paths: Sequence[Path]) -> pl.DataFrame:
     """Aggregate metric files over seeds: mean, sample standard deviation, and what the rows share."""
-    tables = []
-    for path in paths:
-        try:
-            tables.append(pl.read_parquet(path).select(METRICS_SCHEMA.names()))
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise ResultsError(f"{path} holds no metrics ({error}); make it with `rine-cache evaluate`") from None
-    if not tables:
+    if not paths:
         return pl.DataFrame()
-    frame = pl.concat(tables)
+    frame = pl.concat([read_metrics(path) for path in paths])
     _refuse_homonyms(frame)
     shared = ["n_real", "n_fake", "n_quarantined", "encoder", "weights", "tap", "view", "blocks", "head"]
     shared += ["trainable_parameters", "oracle", "note", "code_version"]

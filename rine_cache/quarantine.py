@@ -17,6 +17,8 @@ class Reason(IntEnum):
     TOO_LARGE = 6
     UNSUPPORTED_MODE = 7
     NOT_FINITE = 8
+    CRASHED = 9
+    HUNG = 10
 
 
 class UnreadableImageError(Exception):

@@ -16,6 +16,7 @@ from rine_cache.specs.benchmark import MEAN
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from rine_cache.passes import EncoderPasses
     from rine_cache.specs.benchmark import BenchmarkSpec, ProtocolSpec
 
 METRIC_TITLES = {
@@ -37,8 +38,13 @@ measured: its data are not on this machine. Every number, per test set, is in `l
 _LINE = ("method", "training_set", "kind", "source_kind", "oracle", "source", "note", "protocol_as_published")
 
 
-def render_markdown(leaderboard: pl.DataFrame, benchmarks: Sequence[BenchmarkSpec]) -> str:
-    """Render the benchmarks' tables, in their order; protocols that none defines come in one list at the end."""
+def render_markdown(
+    leaderboard: pl.DataFrame, benchmarks: Sequence[BenchmarkSpec], passes: EncoderPasses | None = None
+) -> str:
+    """Render the benchmarks' tables, in their order; protocols that none defines come in one list at the end.
+
+    `passes` is what was read from caches for the leaderboard; a footer says what they saved, if anything was read.
+    """
     sections = [_INTRODUCTION]
     for benchmark in benchmarks:
         sections.append(f"## {benchmark.title}\n\n{benchmark.about}".rstrip() + "\n")
@@ -51,6 +57,8 @@ def render_markdown(leaderboard: pl.DataFrame, benchmarks: Sequence[BenchmarkSpe
     )
     if not others.is_empty():
         sections.append(_others_section(others))
+    if passes is not None and passes.crops_read:
+        sections.append(_footer(passes))
     return "\n".join(sections)
 
 
@@ -158,3 +166,15 @@ def _others_section(others: pl.DataFrame) -> str:
     body = [[*row[:-1], f"{row[-1]:,}"] for row in counts.iter_rows()]
     table = markdown_table(["benchmark", "protocol", "kind", "numbers"], body)
     return f"## Other protocols\n\nNo benchmark file of this configuration defines them.\n\n{table}"
+
+
+def _footer(passes: EncoderPasses) -> str:
+    return (
+        f"---\n\nThe encoder ran once over {_count(passes.crops_encoded, 'crop')}; the heads behind this leaderboard "
+        f"read {_count(passes.crops_read, 'crop')}: {_count(passes.saved, 'encoder pass', 'encoder passes')} "
+        f"{'was' if passes.saved == 1 else 'were'} saved.\n"
+    )
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

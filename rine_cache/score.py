@@ -1,8 +1,8 @@
 """Scoring: one logit per image and head, from a cache. No image and no encoder is touched.
 
 A score file is Parquet with one row group per head, all in the manifest's order, and a header that says which
-heads, cache and manifest it came from. The logit of an image that was quarantined is null. A view of several
-crops gives the mean of their logits.
+heads, cache and manifest it came from, and how many crops each head read from caches, for its training and here. The
+logit of an image that was quarantined is null. A view of several crops gives the mean of their logits.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from rine_cache.errors import HeadError
 from rine_cache.features import FeatureSet, feature_identity
 from rine_cache.files import written_whole
+from rine_cache.passes import passes_of
 from rine_cache.progress import progress
 from rine_cache.provenance import code_version
 
@@ -74,10 +75,11 @@ def score(heads: Sequence[Head], part: FeaturePart, named: ScoredImages, output:
         "manifest_digest": part.manifest.digest,
         "content_digest": part.cache.content_digest,
         "code_version": code_version(),
+        "passes": passes_of([part.cache], len(part.rows) * part.cache.shape.draws).model_dump(),  # of each head
         "heads": [_describe(head) for head in heads],
     }
     with written_whole(output) as temporary:
-        schema = _SCHEMA.with_metadata({"rine_cache": json.dumps(header)})
+        schema = SCHEMA.with_metadata({"rine_cache": json.dumps(header)})
         with pq.ParquetWriter(temporary, schema) as writer:
             for head, head_logits in zip(heads, logits, strict=True):
                 frame = images.select("image_id", "label", "subset", "split", "variant", "group").with_columns(
@@ -88,11 +90,11 @@ def score(heads: Sequence[Head], part: FeaturePart, named: ScoredImages, output:
                     logit=pl.Series(head_logits, dtype=pl.Float32).fill_nan(None),
                 )
                 writer.write_table(
-                    frame.select(_SCHEMA.names).to_arrow().cast(schema), row_group_size=len(part.manifest)
+                    frame.select(SCHEMA.names).to_arrow().cast(schema), row_group_size=len(part.manifest)
                 )
 
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("dataset", pa.string()),
         ("view", pa.string()),
@@ -156,4 +158,5 @@ def _describe(head: Head) -> dict[str, Any]:
         "seed": head.card.seed,
         "fingerprint": head.fingerprint,
         "trainable_parameters": head.trainable_parameters,
+        "passes": head.card.passes.model_dump(),
     }

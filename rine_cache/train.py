@@ -16,6 +16,7 @@ from rine_cache.heads.head import SUFFIX, FeatureIdentity, Head, HeadCard, build
 from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL
 from rine_cache.losses import bce_sum, supervised_contrastive_loss
 from rine_cache.metrics import binary_metrics
+from rine_cache.passes import passes_of
 from rine_cache.progress import progress
 from rine_cache.provenance import code_version, fingerprint
 from rine_cache.specs.blocks import resolve_blocks
@@ -138,6 +139,8 @@ def train_head(
         validation={name: chosen[f"validation_{name}"] for name in ("loss", *_VALIDATION_METRICS)},
         code_version=code_version(),
         note=spec.note,
+        # An epoch reads one draw of each image, for validation too.
+        passes=passes_of([*train.caches, *validation.caches], len(curve) * (len(train) + len(validation))),
     )
     return TrainedHead(Head(card, network.cpu().eval()), curve)
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from rine_cache.cli.main import main
-from rine_cache.extract import extract
+from rine_cache.extract import Target, extract
 from rine_cache.layouts import list_images
 from rine_cache.manifest import Manifest, build_manifest, write_manifest
 from rine_cache.specs.data import DatasetSpec
@@ -30,6 +30,13 @@ class Encoded(NamedTuple):
     embedding: np.ndarray
 
 
+class Running(NamedTuple):
+    encoded: Encoded
+
+    def result(self) -> Encoded:
+        return self.encoded
+
+
 class StandInEncoder:
     """Encodes without torch: fixed random projections of the pixels, so that equal images have equal features."""
 
@@ -46,13 +53,21 @@ class StandInEncoder:
             "std": [1.0, 1.0, 1.0],
         }
         self.compute_dtype = "float32"
+        self.compiled = False
         self.batch_size = batch_size
+        self.in_flight = 1
         self.device = "cpu"
         self.block_count = blocks
         self.width = width
         self.embedding_width = embedding
         self.image_size = SIZE
         self.passes = 0
+
+    def new_batch(self) -> np.ndarray:
+        return np.zeros((self.batch_size, SIZE, SIZE, 3), np.uint8)  # (B, S, S, 3)
+
+    def start(self, crops: np.ndarray) -> Running:
+        return Running(self.encode(crops))
 
     def encode(self, crops: np.ndarray) -> Encoded:
         assert crops.shape == (self.batch_size, SIZE, SIZE, 3), "batches have one fixed shape"
@@ -83,6 +98,12 @@ def make_images(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture
+def forked_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the processes that decode: for tests that fork extractions, where the parent's fork server is of no use."""
+    monkeypatch.setattr("rine_cache.decoding.pool.START_METHOD", "fork")
 
 
 class Answer(NamedTuple):
@@ -154,7 +175,7 @@ def make_cache(tmp_path: Path, make_images: Callable[..., Path]) -> Callable[...
         manifest = build_manifest(list_images(DatasetSpec(root=str(root))).table, root)
         manifest_path, features = tmp_path / f"{name}.parquet", tmp_path / f"{name}-{tap}.h5"
         write_manifest(manifest, manifest_path)
-        extract(manifest, encoder or StandInEncoder(), tap=tap, view=view, output=features, workers=2)
+        extract(manifest, [Target(encoder or StandInEncoder(), tap, view, features)], workers=2)
         return MadeCache(features, manifest_path, manifest)
 
     return make

@@ -12,7 +12,7 @@ from PIL import Image
 from rine_cache.audit import SCHEMA, audit_dataset, read_audit, write_audit
 from rine_cache.cache import FeatureCache
 from rine_cache.errors import ResultsError
-from rine_cache.extract import extract
+from rine_cache.extract import Target, extract
 from rine_cache.layouts import list_images
 from rine_cache.manifest import build_manifest
 from rine_cache.specs.data import DatasetSpec
@@ -44,7 +44,7 @@ def root(tmp_path: Path) -> Path:
 def audited(root: Path, tmp_path: Path) -> Audit:
     listing = list_images(DatasetSpec(root=str(root)))
     manifest = build_manifest(listing.table, listing.root)
-    extract(manifest, StandInEncoder(), tap="ln_2", view=CENTER, output=tmp_path / "x.h5", workers=1)
+    extract(manifest, [Target(StandInEncoder(), "ln_2", CENTER, tmp_path / "x.h5")], workers=1)
     return audit_dataset("x", FeatureCache(tmp_path / "x.h5"), manifest)
 
 
@@ -73,7 +73,7 @@ def test_a_file_that_was_gone_has_no_content(root: Path, tmp_path: Path) -> None
     listing = list_images(DatasetSpec(root=str(root)))
     (root / "1_fake" / "gen" / "b.png").unlink()
     manifest = build_manifest(listing.table, listing.root)
-    extract(manifest, StandInEncoder(), tap="ln_2", view=CENTER, output=tmp_path / "x.h5", workers=1)
+    extract(manifest, [Target(StandInEncoder(), "ln_2", CENTER, tmp_path / "x.h5")], workers=1)
     found = audit_dataset("x", FeatureCache(tmp_path / "x.h5"), manifest)
     row = found.table.filter(image_id="1_fake/gen/b.png").row(0, named=True)
     assert (row["reason"], row["content_sha256"], row["file_size"]) == ("missing", None, None)

@@ -10,6 +10,7 @@ import pytest
 from rine_cache.cache import (
     CacheIdentity,
     CacheShape,
+    RowRange,
     CacheWriter,
     FeatureCache,
     Slab,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from tests.conftest import MadeCache
 
 SHAPE = CacheShape(blocks=3, images=10, draws=2, width=4, embedding_width=5, slab_rows=4)
-IDENTITY = CacheIdentity({"tap": "ln_2", "view": {"seed": 0}}, "d" * 64, {"torch": "2"}, "cpu")
+IDENTITY = CacheIdentity({"tap": "ln_2", "view": {"seed": 0}}, "d" * 64, {"torch": "2"}, "cpu", RowRange(0, 10))
 
 
 def slab_of(shape: CacheShape, slab: int) -> Slab:

@@ -457,7 +457,7 @@ def test_info_of_a_cache(make_cache: Callable[..., MadeCache], rine_cache: Calla
 def test_info_counts_quarantined_images_by_reason(
     make_images: Callable[..., Path], tmp_path: Path, rine_cache: Callable[..., Answer]
 ) -> None:
-    from rine_cache.extract import extract
+    from rine_cache.extract import Target, extract
     from rine_cache.manifest import read_manifest
     from tests.conftest import CENTER, StandInEncoder
 
@@ -466,7 +466,7 @@ def test_info_counts_quarantined_images_by_reason(
     (root / "0_real" / "001.png").write_bytes(b"text")
     manifest, features = tmp_path / "m.parquet", tmp_path / "c.h5"
     assert rine_cache("manifest", root, "--out", manifest).status == 0
-    extract(read_manifest(manifest), StandInEncoder(), tap="ln_2", view=CENTER, output=features, workers=1)
+    extract(read_manifest(manifest), [Target(StandInEncoder(), "ln_2", CENTER, features)], workers=1)
     assert json.loads(rine_cache("info", features, "--json").out)["quarantined"] == {"empty": 1, "not_an_image": 1}
 
 

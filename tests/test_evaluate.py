@@ -12,9 +12,10 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from rine_cache.errors import ResultsError
-from rine_cache.evaluate import SCHEMA, Scores, evaluate, read_scores, write_metrics
+from rine_cache.evaluate import SCHEMA, Scores, count_passes, evaluate, read_scores, write_metrics
 from rine_cache.metrics import METRICS
 from rine_cache.pairing import pair
+from rine_cache.passes import EncoderPasses
 from rine_cache.specs.benchmark import MEAN, BenchmarkSpec, CapSpec, OneSource
 from rine_cache.specs.encoding import EncoderSpec
 from rine_cache.specs.training import ExperimentSpec
@@ -118,12 +119,14 @@ def score_file(tmp_path: Path) -> Callable[..., Path]:
             "manifest_digest": f"manifest of {dataset}",
             "content_digest": content_digest,
             "code_version": "0.1.0",
+            "passes": {"crops_read": len(images), "caches": {dataset: len(images)}},
             "heads": [
                 {
                     "method": method,
                     "seed": seed,
                     "fingerprint": f"{fingerprints}-{method}-{seed}",
                     "trainable_parameters": {"RINE": 1000, "UnivFD": 10}.get(method, 1),
+                    "passes": {"crops_read": 1000, "caches": {"training": 50}},
                 }
                 for method, seed in heads
             ],
@@ -753,3 +756,18 @@ def test_written_metrics_read_back_and_the_same_input_gives_the_same_bytes(tmp_p
     assert pl.read_parquet(first).equals(run(both))
     assert first.read_bytes() == second.read_bytes()
     assert [path.name for path in first.parent.iterdir()] == ["first.parquet"]
+
+
+def test_training_counts_once_per_head_and_scoring_once_per_head_and_score_file(both: list[Scores]) -> None:
+    sizes = [len(part.images) for part in both]
+    passes = count_passes(both)
+    assert passes.crops_read == len(HEADS) * (1000 + sum(sizes))
+    assert passes.caches == {"training": 50, "gans": sizes[0], "diffusion": sizes[1]}
+    assert count_passes([]) == EncoderPasses()
+
+
+def test_score_files_without_counts_count_as_nothing(both: list[Scores]) -> None:
+    for part in both:
+        for counted in (part.header, *part.header["heads"]):
+            del counted["passes"]
+    assert count_passes(both) == EncoderPasses()

@@ -18,7 +18,7 @@ from PIL import Image
 
 from rine_cache.cache import FeatureCache, Status, part_path
 from rine_cache.errors import CacheError, CacheMismatchError, ManifestError
-from rine_cache.extract import ParentGoneError, _ParentGuard, extract
+from rine_cache.extract import ExtractionReport, ParentGoneError, Target, _ParentGuard, extract
 from rine_cache.images import decode
 from rine_cache.layouts import list_images
 from rine_cache.manifest import Manifest, build_manifest
@@ -29,8 +29,10 @@ from tests import container_twins as twins
 from tests.conftest import CENTER, SIZE, StandInEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from rine_cache.specs.encoding import Tap, ViewSpec
 
 TRAIN = TrainViewSpec(kind="train", size=SIZE, draws=3)
 
@@ -39,9 +41,20 @@ def manifest_of(root: Path, layout: str = "folder") -> Manifest:
     return build_manifest(list_images(DatasetSpec(root=str(root), layout=layout)).table, root)
 
 
-def run(manifest: Manifest, output: Path, encoder: StandInEncoder | None = None, **changes: Any) -> Any:
-    arguments: dict[str, Any] = {"tap": "ln_2", "view": CENTER, "output": output, "workers": 2, **changes}
-    return extract(manifest, encoder or StandInEncoder(), **arguments)
+def run(
+    manifest: Manifest,
+    output: Path,
+    encoder: StandInEncoder | None = None,
+    *,
+    tap: Tap = "ln_2",
+    view: ViewSpec = CENTER,
+    reuse: Sequence[Path] = (),
+    workers: int = 2,
+    **rest: Any,
+) -> ExtractionReport:
+    target = Target(encoder or StandInEncoder(), tap, view, output, reuse)
+    (report,) = extract(manifest, [target], workers=workers, **rest)
+    return report
 
 
 def test_every_row_equals_encoding_its_image_alone(make_images: Callable[..., Path], tmp_path: Path) -> None:
@@ -320,6 +333,7 @@ def _extract_slowly(manifest: Manifest, output: Path) -> None:
     run(manifest, output, Slow(), view=TRAIN)
 
 
+@pytest.mark.usefixtures("forked_decoding")
 def test_killed_at_random_moments_and_resumed_the_file_is_byte_identical(
     make_images: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from rine_cache.errors import CacheMismatchError, ConfigError, HeadError
-from rine_cache.heads.head import FeatureIdentity, Head, HeadCard, build_network, load_head, load_heads, save_head
+from rine_cache.heads.head import (
+    FeatureIdentity,
+    Head,
+    HeadCard,
+    build_network,
+    load_head,
+    load_heads,
+    read_card,
+    save_head,
+)
 from rine_cache.heads.linear import LinearHead
 from rine_cache.heads.official import export_official, import_official
 from rine_cache.heads.rine import RineHead
+from rine_cache.passes import EncoderPasses
 from rine_cache.specs.training import LinearHeadSpec, RineHeadSpec
 
 DATA = Path(__file__).parent / "data"
@@ -106,6 +118,28 @@ def test_a_head_is_saved_and_read_whole_and_the_same_head_gives_the_same_bytes(t
     assert found.card.blocks == (1, 3)
     tokens = torch.randn(2, 2, 6)
     torch.testing.assert_close(found.network(tokens).logit, head.network(tokens).logit)
+
+
+def test_a_card_is_read_without_its_parameters_and_keeps_what_training_read(tmp_path: Path) -> None:
+    head = new_head()
+    card = head.card.model_copy(update={"passes": EncoderPasses(crops_read=12, caches={"a": 5})})
+    save_head(head._replace(card=card), tmp_path / "a.safetensors")
+    assert read_card(tmp_path / "a.safetensors") == card
+    with pytest.raises(HeadError, match="cannot read the head"):
+        read_card(tmp_path / "nowhere.safetensors")
+
+
+def test_a_head_made_before_passes_were_counted_loads_and_states_none(tmp_path: Path) -> None:
+    head = new_head()
+    card = head.card.model_dump(mode="json", exclude={"passes"})
+    state = head.network.state_dict()
+    safetensors.torch.save_file(state, tmp_path / "old.safetensors", {"rine_cache": json.dumps(card)})
+    assert load_head(tmp_path / "old.safetensors").card == head.card
+    assert head.card.passes == EncoderPasses()
+
+
+def test_an_imported_head_read_no_cache() -> None:
+    assert official().card.passes == EncoderPasses()
 
 
 def test_ours_exported_load_in_the_authors_model_key_by_key(tmp_path: Path) -> None:

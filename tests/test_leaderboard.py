@@ -14,8 +14,9 @@ from rine_cache.duplicates import find_duplicates, write_duplicates
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import SCHEMA as METRICS_SCHEMA
 from rine_cache.evaluate import evaluate, write_metrics
-from rine_cache.leaderboard import SCHEMA, build_leaderboard, read_leaderboard, write_leaderboard
+from rine_cache.leaderboard import SCHEMA, build_leaderboard, count_all_passes, read_leaderboard, write_leaderboard
 from rine_cache.metrics import METRICS
+from rine_cache.passes import EncoderPasses, read_passes
 from rine_cache.published import COLUMNS
 from rine_cache.specs.base import parse, read_yaml
 from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
@@ -541,3 +542,17 @@ def test_leaked_images_stand_beside_what_was_measured_on_them(tmp_path: Path) ->
     # their test sets.
     assert leaked == {"gen": 1, "other": 0, MEAN: None}
     assert build_leaderboard([tmp_path / "m.parquet"], [], [bench])["n_leaked"].null_count() == 3
+
+
+def test_what_metrics_read_adds_up_and_shared_caches_count_once(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.parquet" for name in ("one", "two", "metadata-only")]
+    counts = [EncoderPasses(crops_read=90, caches={"a": 4, "b": 2}), EncoderPasses(crops_read=7, caches={"b": 2})]
+    for path, passes in zip(paths, [*counts, EncoderPasses()], strict=True):
+        write_metrics(pl.DataFrame([MEASURED], schema=METRICS_SCHEMA), path, passes)
+    total = count_all_passes(paths)
+    assert total == EncoderPasses(crops_read=97, caches={"a": 4, "b": 2})
+    assert count_all_passes([]) == EncoderPasses()
+    write_leaderboard(pl.DataFrame(schema=SCHEMA), tmp_path / "l.parquet", total)
+    assert read_passes(tmp_path / "l.parquet") == total
+    with pytest.raises(ResultsError, match=r"cannot read the header of .*nowhere\.parquet"):
+        count_all_passes([tmp_path / "nowhere.parquet"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -17,14 +19,14 @@ from torchvision.transforms import InterpolationMode, functional
 
 from rine_cache import images
 from rine_cache.cache import FeatureCache
-from rine_cache.cli.features import _view
+from rine_cache.cli.features import _caches, _view
 from rine_cache.errors import ConfigError
 from rine_cache.extract import encoding_key
 from rine_cache.quarantine import Reason, UnreadableImageError
 from rine_cache.specs.base import parse
 from rine_cache.specs.config import config_from
 from rine_cache.specs.encoding import BUILTIN_VIEWS, VIEW, CenterViewSpec
-from rine_cache.views import libraries, prepare, render
+from rine_cache.views import libraries, prepare, render, resize
 from rine_cache.views.crops import CROPS
 from tests.conftest import SIZE, StandInEncoder
 from tests.test_specs import CONFIG
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 JPEG = {"op": "jpeg", "quality": 50}
 RESIZE = {"op": "resize", "to": 24, "interpolation": "bicubic", "antialias": True}
+DOWNSCALE = {"op": "downscale", "factor": 0.5, "interpolation": "bicubic", "antialias": True}
 GRID = {"rows": 2, "columns": 3}
 INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 INTERPOLATIONS["lanczos"] = InterpolationMode.LANCZOS
@@ -58,10 +61,16 @@ def rendered(view: ViewSpec, pixels: np.ndarray) -> np.ndarray:
     return render(view, Image.fromarray(pixels), hashlib.sha256(b"an image").digest())
 
 
+def on_the_command_line(argument: str) -> ViewSpec:
+    encoder = {"architecture": "any", "weights": "random"}
+    (cache,) = _caches({"out": "c.h5", "encoder": encoder, "tap": "ln_2", "view": _view(argument)}, ())
+    return cache.view
+
+
 def prepared(pixels: np.ndarray, *operations: dict[str, Any]) -> np.ndarray:
     """Return the whole image after the operations: the crop is taken off."""
     for operation in view_of(*operations).prepare:
-        pixels = prepare.OPERATIONS[operation.op].apply(pixels, operation)
+        pixels = prepare.OPERATIONS[operation.op].apply(pixels, operation, np.random.default_rng)
     return pixels
 
 
@@ -149,9 +158,9 @@ def test_a_resize_beyond_the_pixels_that_are_held_is_quarantined(
     antialias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strip, view = picture(1, 20), view_of({**RESIZE, "to": 16, "antialias": antialias})  # becomes 16 x 320
-    monkeypatch.setattr(prepare, "MAX_PIXELS", 16 * 320)
+    monkeypatch.setattr(resize, "MAX_PIXELS", 16 * 320)
     assert rendered(view, strip).shape == (1, SIZE, SIZE, 3)
-    monkeypatch.setattr(prepare, "MAX_PIXELS", 16 * 320 - 1)
+    monkeypatch.setattr(resize, "MAX_PIXELS", 16 * 320 - 1)
     with pytest.raises(UnreadableImageError, match="resized to 320 x 16 pixels; at most 5,119 are held") as caught:
         rendered(view, strip)
     assert caught.value.reason is Reason.TOO_LARGE
@@ -228,6 +237,10 @@ def test_every_setting_changes_the_encoding_key() -> None:
         *(view_of(*operations) for operations in ((JPEG, JPEG), (JPEG, RESIZE), (RESIZE, JPEG), (RESIZE,))),
         *(view_of({**RESIZE, **changed}) for changed in ({"to": 25}, {"to": [24, 24]}, {"antialias": False})),
         view_of({**RESIZE, "interpolation": "lanczos"}),
+        *(view_of({**DOWNSCALE, **changed}) for changed in ({}, {"factor": 0.4}, {"antialias": False})),
+        *(view_of({"op": "noise", "std": std, "seed": seed}) for std, seed in ((5, 0), (5, 1), (6, 0))),
+        *(view_of({"op": "blur", "sigma": sigma}) for sigma in (1, 2)),
+        *(view_of({"op": "webp", "quality": quality}) for quality in (1, 2)),
         view_of(size=17),
     ]
     keys = {json.dumps(encoding_key(StandInEncoder(), "ln_2", view), sort_keys=True) for view in views}
@@ -238,7 +251,7 @@ def test_a_view_in_a_key_reads_back_as_itself() -> None:
     for view in (*BUILTIN_VIEWS.values(), view_of({**RESIZE, "to": [20, 30]}, JPEG, kind="tencrop")):
         described = json.dumps(view.model_dump(mode="json"))
         assert parse(VIEW, json.loads(described), "here") == view
-        assert _view(described) == view
+        assert on_the_command_line(described) == view
 
 
 def test_an_operation_names_the_libraries_that_its_pixels_come_from() -> None:
@@ -246,6 +259,10 @@ def test_an_operation_names_the_libraries_that_its_pixels_come_from() -> None:
     assert {"pillow", "libjpeg_turbo"} <= set(images.decoder_version())
     assert libraries(view_of(JPEG, RESIZE)) == {}
     assert libraries(view_of(JPEG, {**RESIZE, "antialias": False})) == {"opencv": cv2.__version__}
+    assert libraries(view_of({"op": "webp", "quality": 80}, DOWNSCALE)) == {}
+    assert libraries(view_of({**DOWNSCALE, "antialias": False})) == {"opencv": cv2.__version__}
+    both = view_of({"op": "blur", "sigma": 1}, {"op": "noise", "std": 5})
+    assert libraries(both) == {"opencv": cv2.__version__, "numpy": np.__version__}
 
 
 def test_every_operation_is_rendered() -> None:
@@ -285,17 +302,32 @@ def test_a_config_may_name_a_prepared_view() -> None:
     assert [operation.op for operation in mine.prepare] == ["resize", "jpeg"]
 
 
+def test_the_documentation_names_every_built_in_view_and_its_examples_are_valid() -> None:
+    text = (Path(__file__).parent.parent / "config" / "README.md").read_text(encoding="utf-8")
+    chapter = text.split("\n## Views\n")[1].split("\n## ")[0]
+    named = set(re.findall(r"`([^`]+)`", chapter))
+    assert {name.removesuffix("-as-named") for name in BUILTIN_VIEWS} <= named
+    (example,) = re.findall(r"```yaml\nviews:\n(.*?)```", chapter, flags=re.DOTALL)
+    views = config_from({**CONFIG, "views": {**CONFIG["views"], **yaml.safe_load(example)}}).all_views
+    assert views["train224-4draws"].draws == 4
+    operations = {operation.op for view in views.values() for operation in getattr(view, "prepare", ())}
+    assert operations == set(prepare.OPERATIONS)
+
+
 def test_a_view_on_the_command_line_is_a_name_or_json() -> None:
-    assert _view("tencrop224") is BUILTIN_VIEWS["tencrop224"]
+    assert on_the_command_line("tencrop224") == BUILTIN_VIEWS["tencrop224"]
     inline = '{"kind": "center", "prepare": [{"op": "jpeg", "quality": 96}]}'
-    assert _view(inline) == BUILTIN_VIEWS["center224-jpeg96"]
+    assert on_the_command_line(inline) == BUILTIN_VIEWS["center224-jpeg96"]
 
 
 @pytest.mark.parametrize(
     ("view", "expected"),
     [
-        ({"kind": "centre"}, ".kind: did you mean 'center'? allowed: center, patches, tencrop, train; found 'centre'"),
-        ({"kind": 5}, ".kind: allowed: center, patches, tencrop, train; found 5"),
+        (
+            {"kind": "centre"},
+            ".kind: did you mean 'center'? allowed: center, patches, perturbed, tencrop, train; found 'centre'",
+        ),
+        ({"kind": 5}, ".kind: allowed: center, patches, perturbed, tencrop, train; found 5"),
         ({"size": 64}, ".kind: Field required"),
         ({"knid": "center"}, ": unknown key 'knid'; did you mean 'kind'?"),
         ("center224", ": Input should be a valid dictionary"),
@@ -306,6 +338,16 @@ def test_a_view_on_the_command_line_is_a_name_or_json() -> None:
         ({"kind": "tencrop", "size": 8}, ".size: Input should be greater than or equal to 16; found 8"),
         ({"kind": "patches", "rows": 2}, ".columns: Field required"),
         ({"kind": "patches", "rows": 9, "columns": 9}, ": 9 rows of 9 columns are 81 crops; from 2 to 64 are allowed"),
+        (
+            {"kind": "perturbed", "perturbation": "blurr", "how": "as-coded"},
+            ".perturbation: did you mean 'blur'? allowed",
+        ),
+        ({"kind": "perturbed", "perturbation": "blur", "how": "honest"}, ".how: allowed: as-coded, as-named; found"),
+        ({"kind": "perturbed", "perturbation": "blur"}, ".how: Field required"),
+        (
+            {"kind": "perturbed", "perturbation": "blur", "how": "as-coded", "size": 336},
+            ": size 336 is more than the 256 pixels that the authors' code resizes a perturbed image to; set a smaller",
+        ),
         ({"kind": "patches", "rows": 1, "columns": 1}, ": 1 rows of 1 columns are 1 crops; from 2 to 64 are allowed"),
     ],
 )
@@ -321,7 +363,10 @@ def test_a_wrong_view_is_refused_by_the_path_that_the_user_wrote(view: Any, expe
     ("operation", "expected"),
     [
         ("jpeg", ": Input should be a valid dictionary"),
-        ({"op": "jpg", "quality": 96}, ".op: did you mean 'jpeg'? allowed: jpeg, resize; found 'jpg'"),
+        (
+            {"op": "jpg", "quality": 96},
+            ".op: did you mean 'jpeg'? allowed: blur, downscale, jpeg, noise, resize, webp; found 'jpg'",
+        ),
         ({"quality": 96}, ".op: Field required"),
         ({"opp": "jpeg"}, ": unknown key 'opp'; did you mean 'op'?"),
         ({"op": "jpeg"}, ".quality: Field required"),
@@ -340,6 +385,19 @@ def test_a_wrong_view_is_refused_by_the_path_that_the_user_wrote(view: Any, expe
         ({**RESIZE, "interpolation": "bicubik"}, ".interpolation: did you mean 'bicubic'? allowed: bicubic, bilinear"),
         ({**RESIZE, "interpolation": "nearest"}, ": interpolation: nearest copies pixels and antialiases nothing; set"),
         ({**RESIZE, "antialias": "perhaps"}, ".antialias: Input should be a valid boolean"),
+        ({"op": "blurr", "sigma": 1}, ".op: did you mean 'blur'? allowed: blur, downscale, jpeg"),
+        ({"op": "blur", "sigma": 0}, ".sigma: Input should be greater than 0; found 0"),
+        ({"op": "blur", "sigma": 65}, ".sigma: Input should be less than or equal to 64; found 65"),
+        ({"op": "blur", "radius": 2}, ": unknown key 'radius'; allowed: op, sigma"),
+        ({"op": "noise", "std": 0}, ".std: Input should be greater than 0; found 0"),
+        ({"op": "noise", "std": 256}, ".std: Input should be less than or equal to 255; found 256"),
+        ({"op": "noise", "std": 5, "seed": -1}, ".seed: Input should be greater than or equal to 0; found -1"),
+        ({"op": "webp", "quality": 101}, ".quality: Input should be less than or equal to 100; found 101"),
+        ({"op": "webp", "quality": 80, "lossless": True}, ": unknown key 'lossless'; allowed: op, quality"),
+        ({**DOWNSCALE, "factor": 1}, ".factor: Input should be less than 1; found 1"),
+        ({**DOWNSCALE, "factor": 0}, ".factor: Input should be greater than 0; found 0"),
+        ({**DOWNSCALE, "interpolation": "nearest"}, ": interpolation: nearest copies pixels and antialiases nothing"),
+        ({key: DOWNSCALE[key] for key in ("op", "factor", "antialias")}, ".interpolation: Field required"),
         ({key: RESIZE[key] for key in ("op", "to", "interpolation")}, ".antialias: Field required"),
         ({key: RESIZE[key] for key in ("op", "to", "antialias")}, ".interpolation: Field required"),
     ],
@@ -351,5 +409,5 @@ def test_a_wrong_operation_is_refused_by_the_path_that_the_user_wrote(operation:
     (line,) = str(caught.value).splitlines()[1:]
     assert line.startswith(f"  views.mine.prepare.1{expected}")
     with pytest.raises(ConfigError) as caught:
-        _view(json.dumps(view))
-    assert str(caught.value).splitlines()[1].startswith(f"  prepare.1{expected}")
+        on_the_command_line(json.dumps(view))
+    assert str(caught.value).splitlines()[1].startswith(f"  view.prepare.1{expected}")

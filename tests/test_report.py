@@ -9,6 +9,7 @@ import pytest
 
 from rine_cache.leaderboard import SCHEMA, build_leaderboard
 from rine_cache.markdown import write_markdown
+from rine_cache.passes import EncoderPasses
 from rine_cache.report import METRIC_TITLES, render_markdown
 from rine_cache.specs.base import parse, read_yaml
 from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
@@ -344,3 +345,33 @@ def test_a_measured_line_says_that_its_test_sets_hold_training_images() -> None:
     leak = "LEAK: 1 of its test sets hold images of its training set, see audits/all/duplicates.md"
     assert [leak in line["source"] for line in lines] == [line["method"] == "RINE" for line in lines]
     assert sum(leak in line["source"] for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("passes", "footer"),
+    [
+        (
+            EncoderPasses(crops_read=912_384, caches={"a": 1000, "b": 56}),
+            "The encoder ran once over 1,056 crops; the heads behind this leaderboard read 912,384 crops: "
+            "911,328 encoder passes were saved.",
+        ),
+        (
+            EncoderPasses(crops_read=2, caches={"a": 1}),
+            "The encoder ran once over 1 crop; the heads behind this leaderboard read 2 crops: "
+            "1 encoder pass was saved.",
+        ),
+        (
+            EncoderPasses(crops_read=1, caches={"a": 3}),
+            "The encoder ran once over 3 crops; the heads behind this leaderboard read 1 crop: "
+            "0 encoder passes were saved.",
+        ),
+    ],
+)
+def test_a_footer_says_what_the_caches_saved(passes: EncoderPasses, footer: str) -> None:
+    table = pl.DataFrame([MEASURED], schema=SCHEMA)
+    assert render_markdown(table, [BENCH], passes) == f"{render(MEASURED)}\n---\n\n{footer}\n"
+
+
+def test_there_is_no_footer_where_no_head_read_a_cache() -> None:
+    table = pl.DataFrame([PUBLISHED], schema=SCHEMA)
+    assert render_markdown(table, [BENCH], EncoderPasses()) == render(PUBLISHED)

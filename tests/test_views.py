@@ -54,8 +54,11 @@ def center(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def view_of(kind: str, **settings: object) -> ViewSpec:
-    grid = {"rows": 2, "columns": 2} if kind == "patches" else {}
-    return parse(VIEW, {"kind": kind, "size": SIZE, **grid, **settings}, "here")
+    required = {
+        "patches": {"rows": 2, "columns": 2},
+        "perturbed": {"perturbation": "combined", "how": "as-coded"},
+    }
+    return parse(VIEW, {"kind": kind, "size": SIZE, **required.get(kind, {}), **settings}, "here")
 
 
 def train_view(**settings: object) -> ViewSpec:
@@ -150,6 +153,8 @@ def test_the_centre_crop_does_not_depend_on_the_file_s_bytes() -> None:
         ({"kind": "train", "size": 336}, 1),
         ({"kind": "tencrop", "size": 224}, 10),
         ({"kind": "patches", "size": 100, "rows": 2, "columns": 3}, 6),
+        ({"kind": "perturbed", "size": 100, "perturbation": "combined", "how": "as-coded"}, 1),
+        ({"kind": "perturbed", "size": 336, "perturbation": "combined", "how": "as-named"}, 1),
     ],
 )
 def test_crops_have_the_promised_shape_and_type(view: dict, shape: tuple[int, int], draws: int) -> None:
@@ -160,7 +165,7 @@ def test_crops_have_the_promised_shape_and_type(view: dict, shape: tuple[int, in
     assert crops.dtype == np.uint8
 
 
-@pytest.mark.parametrize("kind", [*sorted(CROPS), "train"])
+@pytest.mark.parametrize("kind", [*sorted(CROPS), "train", "perturbed"])
 def test_rendering_leaves_the_image_alone(kind: str) -> None:
     image = Image.fromarray(noise(30, 30))
     before = image.tobytes()
@@ -170,21 +175,37 @@ def test_rendering_leaves_the_image_alone(kind: str) -> None:
 
 
 def test_every_kind_of_view_is_rendered() -> None:
-    assert {*CROPS, "train"} == set(VIEW.json_schema()["discriminator"]["mapping"])
+    assert {*CROPS, "train", "perturbed"} == set(VIEW.json_schema()["discriminator"]["mapping"])
 
 
 @pytest.mark.parametrize("name", BUILTIN_VIEWS)
-def test_a_built_in_view_is_named_after_its_size_and_takes_any_image(name: str) -> None:
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1000), (223, 224), (500, 375)])
+def test_a_built_in_view_takes_any_image(name: str, shape: tuple[int, int]) -> None:
     view = BUILTIN_VIEWS[name]
-    assert str(view.size) in name
-    for shape in ((1, 1), (300, 200)):
-        assert rendered(view, noise(*shape)).shape == (view.draws, 224, 224, 3)
+    if (name, shape) == ("center224-short256-jpeg96", (3, 1000)):  # becomes 256 x 85,333
+        with pytest.raises(UnreadableImageError, match="JPEG holds at most"):
+            rendered(view, noise(*shape))
+        return
+    for index in range(2):
+        assert rendered(view, noise(*shape), content(index)).shape == (view.draws, 224, 224, 3)
+
+
+def test_a_built_in_view_is_named_after_its_size_or_after_a_perturbation_at_224() -> None:
+    for name, view in BUILTIN_VIEWS.items():
+        assert view.size == 224
+        if view.kind == "perturbed":
+            assert name == f"rine-{view.perturbation}{'' if view.how == 'as-coded' else '-as-named'}"
+        elif "224" not in name:
+            (operation,) = view.prepare
+            strength = name.removeprefix(operation.op)
+            assert float(strength) in operation.model_dump().values()
 
 
 def test_a_view_names_the_libraries_that_its_pixels_come_from() -> None:
     assert [libraries(view_of(kind)) for kind in ("center", "tencrop", "patches")] == [{}, {}, {}]
     assert libraries(train_view())["opencv"] == cv2.__version__
     assert set(libraries(train_view())) == {"opencv", "numpy", "scipy"}
+    assert set(libraries(view_of("perturbed"))) == {"opencv", "numpy"}
 
 
 # Ten crops

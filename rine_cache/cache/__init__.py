@@ -29,14 +29,19 @@ bytes that no slab checksum covers. So every byte of a sealed file is covered by
 Life of ``X.h5``: it is created as ``X.h5.part``, filled slab by slab, sealed, and renamed. What was done
 survives; a slab counts as done when all its rows have a status and its checksums hold.
 
+A cache may be several such files, shards, each of successive rows: see `shards`.
+
 `slab` holds what is written at once, `hdf5` the file's structure, `writer` and `reader` the two ways to use it;
-`reuse` finds rows of sealed caches by content.
+`joined` reads arrays of several files as one, `merge` writes them as one; `reuse` finds rows of sealed caches by
+content.
 """
 
 from rine_cache.cache.hdf5 import CacheIdentity, part_path
+from rine_cache.cache.merge import merge_shards
 from rine_cache.cache.reader import FeatureCache
 from rine_cache.cache.reuse import ContentIndex, SealedRows, one_row
-from rine_cache.cache.slab import CacheShape, Slab, Status
+from rine_cache.cache.shards import join_shards, shard_path, shard_rows
+from rine_cache.cache.slab import CacheShape, RowRange, Slab, Status
 from rine_cache.cache.writer import CacheWriter, open_writer
 
 __all__ = [
@@ -45,10 +50,15 @@ __all__ = [
     "CacheWriter",
     "ContentIndex",
     "FeatureCache",
+    "RowRange",
     "SealedRows",
     "Slab",
     "Status",
+    "join_shards",
+    "merge_shards",
     "one_row",
     "open_writer",
     "part_path",
+    "shard_path",
+    "shard_rows",
 ]

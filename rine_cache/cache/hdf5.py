@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from rine_cache.cache.slab import ROW_TABLES, CacheShape, Slab, Status, row_table_shapes
+from rine_cache.cache.slab import ROW_TABLES, CacheShape, RowRange, Slab, Status, row_table_shapes
 from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError
 from rine_cache.provenance import canonical_json, fingerprint
 from rine_cache.quarantine import Reason
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 USER_BLOCK = 512
 PART = b"rine-cache part\n"
 SEALED = b"rine-cache sealed\n"
+INDEX = b"rine-cache index\n"
 # What plain HDF5 tools show instead of numbers.
 _ENUMS: dict[str, Any] = {
     "status": h5py.enum_dtype({status.name: status.value for status in Status}, basetype="u1"),
@@ -32,14 +33,15 @@ class CacheIdentity(NamedTuple):
     """What a cache was made from.
 
     `key` is the encoding key: all that changes the numbers of one image. `manifest_digest` says which images
-    in which order. `libraries` and `device` are recorded, and guard the resumption of a part file, but are
-    not part of the identity of a sealed one.
+    in which order, `rows` which of them the file holds. `libraries` and `device` are recorded, and guard the
+    resumption of a part file, but are not part of the identity of a sealed one.
     """
 
     key: dict[str, Any]
     manifest_digest: str
     libraries: dict[str, str]
     device: str
+    rows: RowRange
 
 
 class Layout(NamedTuple):
@@ -76,8 +78,15 @@ def create_file(path: Path, shape: CacheShape, identity: CacheIdentity) -> None:
     with h5py.File(path, "w", userblock_size=USER_BLOCK, locking=False) as file:
         for name, extent in shapes.items():
             _create_dataset(file, name, extent, dtypes[name])
-        for name, value in _attributes(shape, identity).items():
+        for name, value in attributes(shape, identity).items():
             file.attrs[name] = value
+
+
+def file_size(shape: CacheShape) -> int:
+    """Return about how many bytes a file takes, without the little that HDF5 itself needs."""
+    halves = shape.draws * (shape.blocks * shape.width + shape.embedding_width)
+    tables = sum(int(np.prod(of)) * ROW_TABLES[name].itemsize for name, of in row_table_shapes(1).items())
+    return shape.images * (2 * halves + tables) + shape.slabs * (shape.blocks + 2) * 32
 
 
 def mark_sealed(path: Path) -> None:
@@ -96,7 +105,7 @@ def _create_dataset(file: h5py.File, name: str, shape: tuple[int, ...], dtype: A
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype, logical=True), space, settings)
 
 
-def _attributes(shape: CacheShape, identity: CacheIdentity) -> dict[str, Any]:
+def attributes(shape: CacheShape, identity: CacheIdentity) -> dict[str, Any]:
     """Return the root attributes, all of fixed size."""
     return {
         "schema_version": np.uint32(CACHE_SCHEMA_VERSION),
@@ -107,6 +116,8 @@ def _attributes(shape: CacheShape, identity: CacheIdentity) -> dict[str, Any]:
         "manifest_digest": np.bytes_(identity.manifest_digest),
         "libraries": np.bytes_(canonical_json(identity.libraries)),
         "device": np.bytes_(identity.device),
+        "first_row": np.uint64(identity.rows.first),
+        "total_rows": np.uint64(identity.rows.total),
     }
 
 
@@ -127,12 +138,7 @@ def read_layout(path: Path) -> Layout:
                 raise CacheMismatchError(
                     f"{path} has schema version {version}, this code reads {CACHE_SCHEMA_VERSION}; extract it again"
                 )
-            identity = CacheIdentity(
-                json.loads(file.attrs["encoding_key"]),
-                file.attrs["manifest_digest"].decode(),
-                json.loads(file.attrs["libraries"]),
-                file.attrs["device"].decode(),
-            )
+            identity = read_identity(file)
             names = ("features", "embedding", "checksum", *ROW_TABLES)
             extents = {name: (file[name].id.get_offset(), file[name].shape, _plain(file[name].dtype)) for name in names}
             blocks, images, draws, width = extents["features"][1]
@@ -143,6 +149,17 @@ def read_layout(path: Path) -> Layout:
         # A damaged file structure can fail in any of these ways inside h5py.
         raise CacheCorruptError(f"{path} cannot be read as a cache: {error}") from None
     return Layout(extents, shape, identity)
+
+
+def read_identity(file: h5py.File) -> CacheIdentity:
+    """Read what an open file says it was made from."""
+    return CacheIdentity(
+        json.loads(file.attrs["encoding_key"]),
+        file.attrs["manifest_digest"].decode(),
+        json.loads(file.attrs["libraries"]),
+        file.attrs["device"].decode(),
+        RowRange(int(file.attrs["first_row"]), int(file.attrs["total_rows"])),
+    )
 
 
 def _plain(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -181,9 +198,9 @@ def skeleton_digest(path: Path, layout: Layout) -> bytes:
     return running.digest()
 
 
-def user_block(skeleton: bytes) -> bytes:
-    """Return the first bytes of a sealed file with this skeleton."""
-    return (SEALED + skeleton.hex().encode() + b"\n").ljust(USER_BLOCK, b"\0")
+def user_block(state: bytes, digest: bytes) -> bytes:
+    """Return the first bytes of a file in a state, with the digest that guards it."""
+    return (state + digest.hex().encode() + b"\n").ljust(USER_BLOCK, b"\0")
 
 
 def read_bytes(path: Path, start: int, count: int) -> bytes:

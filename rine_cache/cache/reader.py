@@ -1,13 +1,16 @@
-"""Reading: a sealed cache, mapped into memory."""
+"""Reading: a sealed cache, one file or several shards, mapped into memory."""
 
 from __future__ import annotations
 
 import hashlib
+import mmap
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rine_cache.cache.hdf5 import (
+    INDEX,
     PART,
     SEALED,
     USER_BLOCK,
@@ -17,6 +20,8 @@ from rine_cache.cache.hdf5 import (
     skeleton_digest,
     user_block,
 )
+from rine_cache.cache.joined import joined
+from rine_cache.cache.shards import read_index
 from rine_cache.cache.slab import ROW_TABLES, Slab, Status
 from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheUnsealedError
 from rine_cache.provenance import fingerprint
@@ -27,14 +32,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rine_cache.cache.joined import Rows
+
 
 class FeatureCache:
     """A sealed cache, mapped read-only: it stays as it was opened when its path is given to another file, or deleted.
 
+    Whether it is one file or an index of shards shows nowhere but in `files`.
+
     Attributes
     ----------
     features
-        CLS tokens, shape (K, N, V, D), float16, memory-mapped. Rows that are not `readable` hold zeros.
+        CLS tokens, shape (K, N, V, D), float16, memory-mapped. Rows that are not `readable` hold zeros. Index it at
+        once, as in ``features[block, rows, draw]``: only what is asked for is read.
     embedding
         Projected image features before any normalisation, shape (N, V, E), float16, memory-mapped.
     tables
@@ -43,6 +53,8 @@ class FeatureCache:
         Three of them.
     identity
         What it was made from.
+    files
+        The files that hold its rows, in their order.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,20 +63,27 @@ class FeatureCache:
         Raises
         ------
         CacheError
-            If there is none at `path`, it is unsealed, or its structure is damaged.
+            If there is none at `path`, it is unsealed, its structure is damaged, or a shard of it is missing or
+            another one.
         """
-        _refuse_unsealed(path)
         self.path = path
-        layout = read_layout(path)
-        if user_block(skeleton_digest(path, layout)) != read_bytes(path, 0, USER_BLOCK):
-            raise CacheCorruptError(
-                f"{path} is damaged outside its features: its seal does not match; delete it and extract it again"
-            )
-        self.shape, self.identity = layout.shape, layout.identity
-        self.features: np.memmap[Any, np.dtype[np.float16]] = layout.map(path, "features")
-        self.embedding: np.memmap[Any, np.dtype[np.float16]] = layout.map(path, "embedding")
-        self._checksums = layout.map(path, "checksum")  # (S, K+2, 32)
-        self.tables: dict[str, NDArray[Any]] = {name: np.array(layout.map(path, name)) for name in ROW_TABLES}
+        if _state(path) == INDEX:
+            shards = read_index(path)
+            self._files = [_SealedFile(shard.path, shard.seal) for shard in shards]
+        else:
+            self._files = [_SealedFile(path)]
+        first = self._files[0]
+        images = sum(file.shape.images for file in self._files)
+        self.shape = first.shape._replace(images=images)
+        rows = first.identity.rows
+        self.identity = first.identity
+        self.files = [file.path for file in self._files]
+        self._starts = [file.identity.rows.first - rows.first for file in self._files]
+        self.features: Rows = joined([file.features for file in self._files], axis=1)
+        self.embedding: Rows = joined([file.embedding for file in self._files], axis=0)
+        self.tables: dict[str, NDArray[Any]] = {
+            name: np.concatenate([file.tables[name] for file in self._files]) for name in ROW_TABLES
+        }
         self.status: NDArray[np.uint8] = self.tables["status"]
         self.reason: NDArray[np.uint8] = self.tables["reason"]
         self.content_sha256: NDArray[np.uint8] = self.tables["content_sha256"]
@@ -86,33 +105,68 @@ class FeatureCache:
         return hashlib.sha256(self.content_sha256.tobytes()).hexdigest()
 
     def require_manifest(self, digest: str, manifest_path: Path) -> None:
-        """Refuse a manifest that this cache was not made from.
+        """Refuse a manifest that this cache was not made from, or a shard of a cache.
 
         Raises
         ------
         CacheMismatchError
-            Naming both digests and what to run.
+            Naming what differs and what to run.
         """
         if digest != self.identity.manifest_digest:
             raise CacheMismatchError(
                 f"{self.path} was made from manifest {self.identity.manifest_digest[:12]}, but {manifest_path} "
                 f"is {digest[:12]}: other images or another order; run `rine-cache extract` with it"
             )
+        if self.shape.images != self.identity.rows.total:
+            raise CacheMismatchError(
+                f"{self.path} is a shard: it holds {self.shape.images} of {self.identity.rows.total} images; extract "
+                "the others and make one cache of them with `rine-cache join`"
+            )
 
     def damaged_slabs(self) -> Iterator[tuple[int, list[str]]]:
         """Re-read every byte; yield each slab whose checksums fail, and what failed in it."""
         for slab in range(self.shape.slabs):
-            bad = self._damage(self._slab(slab), slab)
+            file, own = self._located(slab)
+            bad = file.damage(own)
             if bad.size:
                 parts = [f"block {index}" for index in range(self.shape.blocks)] + ["embedding", "row tables"]
                 yield slab, [parts[index] for index in bad]
+            file.forget_pages()
 
     def read_slab(self, slab: int) -> Slab | None:
         """Return one slab, its features mapped, once it was checked; None if its checksums fail."""
-        content = self._slab(slab)
-        return None if self._damage(content, slab).size else content
+        file, own = self._located(slab)
+        return None if file.damage(own).size else file.slab(own)
 
-    def _slab(self, slab: int) -> Slab:
+    def _located(self, slab: int) -> tuple[_SealedFile, int]:
+        """Return the file that holds a slab, and its number there: shards begin on slab edges."""
+        number = bisect_right(self._starts, slab * self.shape.slab_rows) - 1
+        return self._files[number], slab - self._starts[number] // self.shape.slab_rows
+
+
+class _SealedFile:
+    """One sealed file: a whole cache, or a shard."""
+
+    def __init__(self, path: Path, seal: bytes | None = None) -> None:
+        """Open and check it; `seal` are the first bytes that it must have, if they are known."""
+        self.path = path
+        _refuse_unsealed(path)
+        layout = read_layout(path)
+        found = read_bytes(path, 0, USER_BLOCK)
+        if user_block(SEALED, skeleton_digest(path, layout)) != found:
+            raise CacheCorruptError(
+                f"{path} is damaged outside its features: its seal does not match; delete it and extract it again"
+            )
+        if seal is not None and found != seal:
+            raise CacheMismatchError(f"{path} is not the shard that was joined; run `rine-cache join` again")
+        self.shape, self.identity = layout.shape, layout.identity
+        self.features: np.memmap[Any, np.dtype[np.float16]] = layout.map(path, "features")  # (K, n, V, D)
+        self.embedding: np.memmap[Any, np.dtype[np.float16]] = layout.map(path, "embedding")  # (n, V, E)
+        self._checksums = layout.map(path, "checksum")  # (S, K+2, 32)
+        self.tables: dict[str, NDArray[Any]] = {name: np.array(layout.map(path, name)) for name in ROW_TABLES}
+
+    def slab(self, slab: int) -> Slab:
+        """Return a slab, mapped."""
         rows = self.shape.rows(slab)
         return Slab(
             features=self.features[:, rows],  # (K, n, V, D)
@@ -120,9 +174,22 @@ class FeatureCache:
             tables={name: table[rows] for name, table in self.tables.items()},
         )
 
-    def _damage(self, content: Slab, slab: int) -> NDArray[np.int64]:
+    def damage(self, slab: int) -> NDArray[np.int64]:
         """List which of a slab's checksums fail: K blocks, the embedding, the row tables."""
-        return np.flatnonzero((content.checksums() != self._checksums[slab]).any(axis=1))
+        return np.flatnonzero((self.slab(slab).checksums() != self._checksums[slab]).any(axis=1))
+
+    def forget_pages(self) -> None:
+        """Let go of the pages that were read, so that a sweep over a large file takes no memory."""
+        for mapped in (self.features, self.embedding):
+            pages = mapped._mmap  # type: ignore[attr-defined]  # NumPy keeps its map there
+            if hasattr(pages, "madvise"):
+                pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _state(path: Path) -> bytes:
+    """Return the state word of a file, refusing what is no sealed cache."""
+    _refuse_unsealed(path)
+    return INDEX if read_bytes(path, 0, len(INDEX)) == INDEX else SEALED
 
 
 def _refuse_unsealed(path: Path) -> None:
@@ -135,5 +202,5 @@ def _refuse_unsealed(path: Path) -> None:
         raise CacheError(f"cannot read {path}: {error.strerror}; mend that and run the same command again") from None
     if start.startswith(PART):
         raise CacheUnsealedError(f"{path} is not sealed: run the same `rine-cache extract` again to finish it")
-    if start != SEALED:
+    if not start.startswith((SEALED, INDEX)):
         raise CacheError(f"{path} is not a rine-cache file; choose another path, or delete it")

@@ -82,6 +82,10 @@ class SealedRows:
                 self._caches.append(cache)
                 self._indices.append(ContentIndex(cache.content_sha256, np.flatnonzero(cache.readable)))
 
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        return sum(len(index.rows) for index in self._indices)
+
     def find(self, digest: bytes) -> Slab | None:
         """Return the row of this content, as a slab of one row, from a slab whose checksums hold; or None."""
         for number, (cache, index) in enumerate(zip(self._caches, self._indices, strict=True)):

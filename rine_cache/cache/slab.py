@@ -42,6 +42,13 @@ class Status(IntEnum):
     UNREADABLE = 2
 
 
+class RowRange(NamedTuple):
+    """Which of a manifest's rows a file holds: from `first` on, of `total` in all; a whole cache holds them all."""
+
+    first: int
+    total: int
+
+
 class CacheShape(NamedTuple):
     """The sizes that lay out a cache. `slab_rows` is a whole number of the encoder's batches."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from rine_cache.cache.hdf5 import (
     USER_BLOCK,
     Layout,
     create_file,
+    file_size,
     mark_sealed,
     part_path,
     read_bytes,
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
     from rine_cache.cache.hdf5 import CacheIdentity
     from rine_cache.cache.slab import CacheShape, Slab
+
+LOG = logging.getLogger(__name__)
 
 
 class CacheWriter:
@@ -100,7 +105,7 @@ class CacheWriter:
         part = part_path(self._path)
         mark_sealed(part)
         os.fsync(self._descriptor)
-        os.pwrite(self._descriptor, user_block(skeleton_digest(part, self._layout)), 0)
+        os.pwrite(self._descriptor, user_block(SEALED, skeleton_digest(part, self._layout)), 0)
         os.fsync(self._descriptor)
         part.replace(self._path)
         flush_to_disk(self._path.parent)
@@ -146,7 +151,12 @@ def open_writer(path: Path, shape: CacheShape, identity: CacheIdentity) -> Itera
         # A kill between the seal and the rename leaves a sealed part, whole: it is sealed again and renamed.
         if not read_bytes(part, 0, len(SEALED)).startswith((PART, SEALED)):
             _begin(part, descriptor, shape, identity)
-        layout = read_layout(part)
+        try:
+            layout = read_layout(part)
+        except CacheMismatchError:
+            raise CacheMismatchError(
+                f"{part} was begun by another version of this code; delete it to begin again"
+            ) from None
         _refuse_other_part(part, layout, shape, identity)
         yield CacheWriter(path, descriptor, layout)
     finally:
@@ -178,6 +188,7 @@ def _lock(part: Path) -> int:
 
 def _begin(part: Path, descriptor: int, shape: CacheShape, identity: CacheIdentity) -> None:
     """Lay out an empty file, reserve its space, and only then mark it as begun."""
+    _require_space(part, shape)
     try:
         create_file(part, shape, identity)
         # Early allocation leaves a hole; a full disk is better told now than after hours.
@@ -188,6 +199,28 @@ def _begin(part: Path, descriptor: int, shape: CacheShape, identity: CacheIdenti
     except OSError as error:
         part.unlink(missing_ok=True)
         raise _disk_error(part, error) from None
+
+
+def _require_space(part: Path, shape: CacheShape) -> None:
+    """Say how much space the file takes, and refuse a disk that has less, before any image is read.
+
+    Raises
+    ------
+    CacheError
+        Naming both sizes.
+    """
+    needed, free = file_size(shape), shutil.disk_usage(part.parent).free
+    LOG.info("%s takes %s, %s are free", part, _readable(needed), _readable(free))
+    if needed > free:
+        part.unlink(missing_ok=True)
+        raise CacheError(
+            f"no room for {part}: it takes {_readable(needed)}, {_readable(free)} are free in {part.parent}; free "
+            "some, or write elsewhere, and run the same command again"
+        )
+
+
+def _readable(size: int) -> str:
+    return f"{size / 10**6:,.1f} MB"
 
 
 def _refuse_other_part(part: Path, layout: Layout, shape: CacheShape, identity: CacheIdentity) -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "dataset": ("dataset", "Add, list, check and audit data sets."),
     "manifest": ("data", "List a data set's images."),
     "extract": ("features", "Run the frozen encoder once; keep every block's CLS token."),
+    "join": ("features", "Make one cache of its shards."),
     "verify": ("features", "Re-read caches and check every byte."),
     "info": ("features", "Say what a cache, manifest or head is of."),
     "export": ("packs", "Pack caches and manifests, without images, for another machine."),

@@ -28,21 +28,22 @@ def evaluate(
       rine-cache evaluate experiment.yaml --name mine --encoder encoder.yaml \\
           --benchmark config/benchmarks/genimage.yaml --scores scores.parquet --out metrics.parquet
     """
+    from rine_cache.evaluate import count_passes, read_scores, write_metrics
     from rine_cache.evaluate import evaluate as run
-    from rine_cache.evaluate import read_scores, write_metrics
     from rine_cache.specs.base import parse_argument
     from rine_cache.specs.benchmark import BenchmarkSpec
     from rine_cache.specs.encoding import EncoderSpec
     from rine_cache.specs.training import ExperimentSpec
 
+    read = [read_scores(path) for path in scores]
     metrics = run(
         name,
         parse_argument(ExperimentSpec, experiment),
         parse_argument(EncoderSpec, encoder),
         [parse_argument(BenchmarkSpec, benchmark) for benchmark in benchmarks],
-        [read_scores(path) for path in scores],
+        read,
     )
-    write_metrics(metrics, out)
+    write_metrics(metrics, out, count_passes(read))
 
 
 @click.group()
@@ -73,7 +74,7 @@ def build(
       rine-cache leaderboard build --metrics results/metrics/sample.parquet --published config/published.csv \\
           --benchmark config/benchmarks/genimage.yaml --out results/leaderboard.parquet
     """
-    from rine_cache.leaderboard import build_leaderboard, write_leaderboard
+    from rine_cache.leaderboard import build_leaderboard, count_all_passes, write_leaderboard
     from rine_cache.markdown import write_markdown
     from rine_cache.report import render_markdown
     from rine_cache.specs.base import parse_argument
@@ -81,9 +82,10 @@ def build(
 
     specs = [parse_argument(BenchmarkSpec, benchmark) for benchmark in benchmarks]
     table = build_leaderboard(metrics, published, specs, duplicates)
-    write_leaderboard(table, out)
+    passes = count_all_passes(metrics)
+    write_leaderboard(table, out, passes)
     if markdown is not None:
-        write_markdown(render_markdown(table, specs), markdown)
+        write_markdown(render_markdown(table, specs, passes), markdown)
 
 
 @leaderboard.command()
@@ -107,6 +109,7 @@ def show(benchmark: str, path: Path, config: Path) -> None:
     """
     from rine_cache.errors import ConfigError, nearest
     from rine_cache.leaderboard import read_leaderboard
+    from rine_cache.passes import read_passes
     from rine_cache.report import render_markdown
     from rine_cache.specs.config import load_benchmarks, load_config
 
@@ -123,7 +126,7 @@ def show(benchmark: str, path: Path, config: Path) -> None:
             )
         specs = {name: spec for name, spec in specs.items() if name == benchmark}
     os.environ.setdefault("LESS", "-RSFX")  # wide tables scroll sideways instead of wrapping
-    click.echo_via_pager(render_markdown(table, list(specs.values())))
+    click.echo_via_pager(render_markdown(table, list(specs.values()), read_passes(path)))
 
 
 @leaderboard.command()

@@ -16,6 +16,7 @@ from rine_cache.errors import CacheMismatchError, HeadError
 from rine_cache.files import written_whole
 from rine_cache.heads.linear import LinearHead
 from rine_cache.heads.rine import RineHead
+from rine_cache.passes import NOTHING_READ, EncoderPasses
 from rine_cache.provenance import canonical_json
 from rine_cache.specs.base import Name, Spec, parse
 from rine_cache.specs.blocks import resolve_blocks
@@ -85,6 +86,8 @@ class HeadCard(Spec):
         Of the code that trained or imported it.
     note
         Anything a reader of its results must know.
+    passes
+        What its training and validation read from which caches; nothing for an imported head.
     """
 
     method: Name
@@ -98,6 +101,7 @@ class HeadCard(Spec):
     validation: dict[str, float | None] = {}  # noqa: RUF012 - pydantic copies defaults
     code_version: str = ""
     note: str = ""
+    passes: EncoderPasses = NOTHING_READ
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -165,23 +169,24 @@ def load_head(path: Path) -> Head:
     HeadError
         If the file is missing, is no head of this project, or its parameters do not fit its card.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = (file.metadata() or {}).get(_METADATA_KEY)
-            names = file.keys()
-            state: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError) as error:
-        hint = "; convert an authors' .pth with `rine-cache head import`" if path.suffix == ".pth" else ""
-        raise HeadError(f"cannot read the head {path}: {error}{hint}") from None
-    if metadata is None:
-        raise HeadError(f"{path} is a safetensors file, but no head of rine-cache's: it has no card")
-    card = parse(HeadCard, json.loads(metadata), f"the card of {path}")
+    card, state = _read(path)
     network = build_network(card.head, card.features)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise HeadError(f"{path}: its parameters do not fit its card: {error}") from None
     return Head(card, network.eval(), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def read_card(path: Path) -> HeadCard:
+    """Read a head's card alone: many take no time.
+
+    Raises
+    ------
+    HeadError
+        If the file is missing or is no head of this project.
+    """
+    return _read(path, with_state=False)[0]
 
 
 def load_heads(folder: Path) -> list[Head]:
@@ -196,6 +201,20 @@ def load_heads(folder: Path) -> list[Head]:
     if not paths:
         raise HeadError(f"no heads in {folder}; train them with `rine-cache train`")
     return sorted((load_head(path) for path in paths), key=lambda head: (head.card.method, head.card.seed))
+
+
+def _read(path: Path, *, with_state: bool = True) -> tuple[HeadCard, dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = (file.metadata() or {}).get(_METADATA_KEY)
+            names = file.keys() if with_state else []
+            state = {name: file.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        hint = "; convert an authors' .pth with `rine-cache head import`" if path.suffix == ".pth" else ""
+        raise HeadError(f"cannot read the head {path}: {error}{hint}") from None
+    if metadata is None:
+        raise HeadError(f"{path} is a safetensors file, but no head of rine-cache's: it has no card")
+    return parse(HeadCard, json.loads(metadata), f"the card of {path}"), state
 
 
 def _short(value: Any) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rine_cache.cache import FeatureCache
+from rine_cache.cache import FeatureCache, merge_shards
 from rine_cache.errors import CacheError, ConfigError, ManifestError, OutputError, nearest
 from rine_cache.files import written_whole
 from rine_cache.manifest import read_manifest
@@ -17,8 +20,7 @@ from rine_cache.provenance import canonical_json, code_version
 from rine_cache.specs.base import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 def write_pack(
@@ -55,18 +57,26 @@ def write_pack(
     _refuse_other_file(output)
     places = _chosen(results, datasets, encoder, view)
     manifests = [_packed_manifest(results, dataset) for dataset in sorted({place.dataset for place in places})]
+    sources = {packed.path: results / packed.path for packed in manifests}
     caches = []
     contents = []
-    with progress("check", len(places), "caches") as bar:
-        for packed in manifests:
-            path = results / packed.path
-            manifest = read_manifest(path)
-            for place in places:
-                if place.dataset == packed.dataset:
-                    caches.append(_packed_cache(results, place))
-                    contents.append(checked(results / caches[-1].path, caches[-1], path, manifest))
-                    bar.advance()
-    index = PackIndex(code_version=code_version(), files=(*manifests, *caches))
+    with contextlib.ExitStack() as stack:
+        with progress("check", len(places), "caches") as bar:
+            for packed in manifests:
+                path = results / packed.path
+                manifest = read_manifest(path)
+                for place in places:
+                    if place.dataset == packed.dataset:
+                        source = stack.enter_context(_one_file(results / _path(place), output.parent))
+                        caches.append(_packed_cache(source, place))
+                        sources[caches[-1].path] = source
+                        contents.append(checked(source, caches[-1], path, manifest))
+                        bar.advance()
+        _write(output, PackIndex(code_version=code_version(), files=(*manifests, *caches)), sources)
+    return contents
+
+
+def _write(output: Path, index: PackIndex, sources: Mapping[str, Path]) -> None:
     header = canonical_json(index.model_dump(mode="json")).encode()
     with (
         written_whole(output) as temporary,
@@ -75,12 +85,24 @@ def write_pack(
     ):
         tar.addfile(_member(INDEX, len(header)), io.BytesIO(header))
         for file in index.files:
-            with (results / file.path).open("rb") as source:
+            with sources[file.path].open("rb") as source:
                 hashed = Metered(source, meter)
                 tar.addfile(_member(file.path, file.size), hashed)
             if hashed.sha256 != file.sha256:
-                raise CacheError(f"{results / file.path} was changed while it was packed; run the same command again")
-    return contents
+                raise CacheError(f"{sources[file.path]} was changed while it was packed; run the same command again")
+
+
+@contextlib.contextmanager
+def _one_file(path: Path, beside: Path) -> Iterator[Path]:
+    """Give a cache as one file: a sharded one is merged for the time being, in a folder `beside` the pack."""
+    cache = FeatureCache(path)
+    if len(cache.files) == 1:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix=".rine-cache-", dir=beside) as folder:
+        whole = Path(folder) / path.name
+        merge_shards(cache, whole)
+        yield whole
 
 
 def _refuse_other_file(output: Path) -> None:
@@ -137,8 +159,11 @@ def _packed_manifest(results: Path, dataset: str) -> PackedManifest:
     )
 
 
-def _packed_cache(results: Path, place: _Place) -> PackedCache:
-    path = results / "features" / place.encoder / place.tap / place.view / f"{place.dataset}.h5"
+def _path(place: _Place) -> str:
+    return f"features/{place.encoder}/{place.tap}/{place.view}/{place.dataset}.h5"
+
+
+def _packed_cache(path: Path, place: _Place) -> PackedCache:
     cache = FeatureCache(path)
     facts = {
         **place._asdict(),

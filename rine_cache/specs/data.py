@@ -48,6 +48,9 @@ class DatasetSpec(Spec):
         Where to get it, for people; shown when it is missing. Nothing is ever downloaded from there.
     requires
         A file that Snakemake makes before the folder is listed, for data that the pipeline itself makes.
+    shards
+        How many jobs extract it, each a part of its images, on GPUs or nodes of their own. The features read are the
+        same.
     """
 
     root: str
@@ -58,6 +61,7 @@ class DatasetSpec(Spec):
     group_pattern: str = ""
     obtain: str = ""
     requires: str | None = None
+    shards: int = Field(default=1, ge=1, le=1024)
 
     @field_validator("group_pattern")
     @classmethod

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from rine_cache.specs.base import Name, Spec
 
 # Version of the cache's file format. A cache of another version is refused, and made again.
-CACHE_SCHEMA_VERSION = 2
+CACHE_SCHEMA_VERSION = 3
 
 MAX_SIDE = 16_384  # pixels a side of a resized image; a square of it is all that `rine_cache.images` decodes
 MAX_DRAWS = 64  # crops per image
+RINE_RESIZED_SIDE = 256  # pixels; the RINE authors' code resizes what it perturbs to this square
 
 Tap = Literal["ln_2", "block"]
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 CropSize = Annotated[int, Field(ge=16, le=1024)]  # side of a square crop, in pixels
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]  # of a resized image, in pixels
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 class EncoderSpec(Spec):
@@ -36,12 +38,16 @@ class EncoderSpec(Spec):
     batch_size
         Crops per forward pass. Every pass has this very shape (the last is padded), because another batch
         size may change the last bits; it is therefore part of the encoding key.
+    compile
+        Whether torch.compile makes the kernels, once per run, in a minute or so; it needs a C++ compiler. It changes
+        the last bits, and is part of the encoding key too.
     """
 
     architecture: str
     weights: str
     precision: Precision = "auto"
     batch_size: int = Field(default=16, ge=1, le=4096)
+    compile: bool = False
 
 
 class JpegSpec(Spec):
@@ -68,7 +74,33 @@ class JpegSpec(Spec):
         return value
 
 
-class ResizeSpec(Spec):
+class WebpSpec(Spec):
+    """Encode as lossy WebP and decode, by Pillow with libwebp's method 4; its colours are always 4:2:0.
+
+    Attributes
+    ----------
+    quality
+        Of libwebp, 0 to 100.
+    """
+
+    op: Literal["webp"]
+    quality: int = Field(ge=0, le=100)
+
+
+class _InterpolatedSpec(Spec):
+    """What every change of scale must name; see `ResizeSpec`."""
+
+    interpolation: Interpolation
+    antialias: bool
+
+    @model_validator(mode="after")
+    def _nearest_has_no_antialiasing(self) -> Self:
+        if self.interpolation == "nearest" and self.antialias:
+            raise ValueError("interpolation: nearest copies pixels and antialiases nothing; set antialias: false")
+        return self
+
+
+class ResizeSpec(_InterpolatedSpec):
     """Resize the image. Nothing is left to a library's default: the result depends on all three settings.
 
     Attributes
@@ -86,8 +118,6 @@ class ResizeSpec(Spec):
 
     op: Literal["resize"]
     to: Side | tuple[Side, Side]
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
-    antialias: bool
 
     @field_validator("to", mode="before")
     @classmethod
@@ -101,14 +131,55 @@ class ResizeSpec(Spec):
             )
         return tuple(sides) if isinstance(value, list | tuple) else value
 
-    @model_validator(mode="after")
-    def _nearest_has_no_antialiasing(self) -> ResizeSpec:
-        if self.interpolation == "nearest" and self.antialias:
-            raise ValueError("interpolation: nearest copies pixels and antialiases nothing; set antialias: false")
-        return self
+
+class DownscaleSpec(_InterpolatedSpec):
+    """Shrink the image by a factor; it is not enlarged again.
+
+    Attributes
+    ----------
+    factor
+        Between 0 and 1. Both sides are multiplied by it and rounded, halves to even; no side vanishes.
+    interpolation, antialias
+        As of `resize`.
+    """
+
+    op: Literal["downscale"]
+    factor: float = Field(gt=0, lt=1)
 
 
-PrepareSpec = Annotated[JpegSpec | ResizeSpec, Field(discriminator="op")]
+class BlurSpec(Spec):
+    """Gaussian blur of each channel, by OpenCV in 32-bit floating point, rounded to 8 bits once.
+
+    Attributes
+    ----------
+    sigma
+        Standard deviation in pixels, in both directions. The kernel reaches 4 of them, rounded up; beyond its border
+        the image is mirrored, the outermost pixel repeated.
+    """
+
+    op: Literal["blur"]
+    sigma: float = Field(gt=0, le=64)
+
+
+class NoiseSpec(Spec):
+    """Add normal noise, independent in every pixel and channel, then round and clip to 8 bits.
+
+    Attributes
+    ----------
+    std
+        Standard deviation in grey levels, of 255.
+    seed
+        With the image's content and the operation's position in `prepare` it fixes the noise; `std` only scales it.
+    """
+
+    op: Literal["noise"]
+    std: float = Field(gt=0, le=255)
+    seed: int = Field(default=0, ge=0)
+
+
+PrepareSpec = Annotated[
+    JpegSpec | WebpSpec | ResizeSpec | DownscaleSpec | BlurSpec | NoiseSpec, Field(discriminator="op")
+]
 
 
 class CenterViewSpec(Spec):
@@ -199,8 +270,48 @@ class TrainViewSpec(Spec):
     jpeg_quality: Literal["ends", "range"] = "ends"
 
 
+class PerturbedViewSpec(Spec):
+    """The RINE authors' robustness test: every second image, by chance, is perturbed; then the centre crop.
+
+    Attributes
+    ----------
+    perturbation
+        ``combined`` does the four others one after the other, in the order blur, crop, compress, noise.
+    how
+        ``as-coded`` does what the authors' code does, ``as-named`` what the perturbation's name says; see
+        `rine_cache.views.perturbed`. The same images are perturbed either way, with the same values drawn.
+    size
+        Side of the square crop, in pixels. What is smaller is padded with zeros.
+    seed
+        With the image's content it fixes whether it is perturbed, and every random value. A value that several
+        perturbations or both ways draw is the same in each.
+    """
+
+    kind: Literal["perturbed"]
+    perturbation: Literal["blur", "crop", "compress", "noise", "combined"]
+    how: Literal["as-coded", "as-named"]
+    size: CropSize = 224
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits_the_authors_resize(self) -> Self:
+        if self.how == "as-coded" and self.size > RINE_RESIZED_SIDE:
+            raise ValueError(
+                f"size {self.size} is more than the {RINE_RESIZED_SIDE} pixels that the authors' code resizes a "
+                "perturbed image to; set a smaller size, or how: as-named, which resizes nothing"
+            )
+        return self
+
+    @property
+    def draws(self) -> int:
+        """V, the number of crops per image."""
+        return 1
+
+
 # A deterministic way to turn one image into V crops of one size.
-ViewSpec = Annotated[CenterViewSpec | TenCropViewSpec | PatchesViewSpec | TrainViewSpec, Field(discriminator="kind")]
+ViewSpec = Annotated[
+    CenterViewSpec | TenCropViewSpec | PatchesViewSpec | TrainViewSpec | PerturbedViewSpec, Field(discriminator="kind")
+]
 VIEW: TypeAdapter[ViewSpec] = TypeAdapter(ViewSpec)
 
 _JPEG96 = JpegSpec(op="jpeg", quality=96)
@@ -209,7 +320,36 @@ _SHORT256 = ResizeSpec(op="resize", to=256, interpolation="bicubic", antialias=T
 _RESIZE256 = ResizeSpec(op="resize", to=(256, 256), interpolation="bilinear", antialias=False)
 _RESIZE512 = ResizeSpec(op="resize", to=(512, 512), interpolation="bilinear", antialias=False)
 
-# A name gives the crop and its size, then what is done to the image before, in order.
+
+def _sweep() -> dict[Name, ViewSpec]:
+    """Build the usual robustness sweep: one operation at several strengths, then the centre crop.
+
+    Its names are the operation and its strength alone; the crop is that of `center224`.
+    """
+    shrink: dict[str, Any] = {"interpolation": "bicubic", "antialias": True}
+    operations: list[tuple[str, PrepareSpec]] = [
+        *((f"jpeg{quality}", JpegSpec(op="jpeg", quality=quality)) for quality in (95, 90, 75, 50, 30)),
+        *((f"webp{quality}", WebpSpec(op="webp", quality=quality)) for quality in (80, 50)),
+        *((f"blur{sigma:g}", BlurSpec(op="blur", sigma=sigma)) for sigma in (0.5, 1.0, 2.0, 4.0)),
+        *((f"downscale{by:g}", DownscaleSpec(op="downscale", factor=by, **shrink)) for by in (0.75, 0.5, 0.25)),
+        *((f"noise{std:g}", NoiseSpec(op="noise", std=std)) for std in (5.0, 10.0, 20.0)),
+    ]
+    return {name: CenterViewSpec(kind="center", prepare=(operation,)) for name, operation in operations}
+
+
+def _rine_perturbations() -> dict[Name, ViewSpec]:
+    """Build the RINE authors' robustness test: as coded, and beside each what its name says."""
+    views: dict[Name, ViewSpec] = {}
+    for perturbation in ("blur", "crop", "compress", "noise", "combined"):
+        for how, suffix in (("as-coded", ""), ("as-named", "-as-named")):
+            views[f"rine-{perturbation}{suffix}"] = PerturbedViewSpec(
+                kind="perturbed", perturbation=perturbation, how=how
+            )
+    return views
+
+
+# A name gives the crop and its size, then what is done to the image before, in order; the robustness views after them
+# are named after the perturbation alone.
 BUILTIN_VIEWS: dict[Name, ViewSpec] = {
     # RINE's test view: nothing is resized.
     "center224": CenterViewSpec(kind="center"),
@@ -232,4 +372,8 @@ BUILTIN_VIEWS: dict[Name, ViewSpec] = {
     "center224-resize256": CenterViewSpec(kind="center", prepare=(_RESIZE256,)),
     # The OpenSDI authors' resize: albumentations 1.3, which is OpenCV's bilinear. They feed all 512 pixels; this crops.
     "center224-resize512": CenterViewSpec(kind="center", prepare=(_RESIZE512,)),
+    # The usual sweep of perturbations, a strength each.
+    **_sweep(),
+    # The perturbations of RINE's own robustness test.
+    **_rine_perturbations(),
 }

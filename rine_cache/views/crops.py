@@ -26,9 +26,14 @@ def pad(pixels: Pixels, size: int) -> Pixels:
     return np.pad(pixels, ((above, below), (before, after), (0, 0)))
 
 
+def center(pixels: Pixels, size: int) -> Crops:
+    """Crop the centre, as torchvision's CenterCrop."""
+    padded = pad(pixels, size)
+    return _windows(padded, size, [_centre_of(padded, size)])  # (1, size, size, 3)
+
+
 def _center(pixels: Pixels, view: CenterViewSpec) -> Crops:
-    padded = pad(pixels, view.size)
-    return _windows(padded, view.size, [_centre_of(padded, view.size)])  # (1, size, size, 3)
+    return center(pixels, view.size)
 
 
 def _tencrop(pixels: Pixels, view: TenCropViewSpec) -> Crops:

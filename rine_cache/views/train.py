@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rine_cache.views.crops import pad
 from rine_cache.views.jpeg import check_jpeg_sides, jpeg_by_opencv, jpeg_by_pillow
+from rine_cache.views.seeding import generator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,13 +35,10 @@ def augment(pixels: Pixels, view: TrainViewSpec, content_sha256: bytes) -> NDArr
         If the image is too large for JPEG.
     """
     check_jpeg_sides(pixels)  # whether or not JPEG is drawn, so that the rule is the image's alone
-    draws = [_augment_once(pixels, view, _generator(view.seed, content_sha256, draw)) for draw in range(view.draws)]
+    draws = [
+        _augment_once(pixels, view, generator("view", view.seed, content_sha256, draw)) for draw in range(view.draws)
+    ]
     return np.stack(draws)  # (V, size, size, 3)
-
-
-def _generator(seed: int, content_sha256: bytes, draw: int) -> np.random.Generator:
-    digest = hashlib.sha256(b"rine-cache view|%d|%b|%d" % (seed, content_sha256, draw)).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
 def _augment_once(pixels: Pixels, view: TrainViewSpec, rng: np.random.Generator) -> Pixels:

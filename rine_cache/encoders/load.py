@@ -1,7 +1,7 @@
-"""Frozen image towers of open_clip: the CLS token of every block, at both taps, and the embedding.
+"""From a specification to an encoder: the tower is built, its weights are loaded and checked, and it gets an identity.
 
 Only open_clip's own `VisionTransformer` is taken, since only there is it known which row is the class token
-and which module is which tap. Everything is read from one forward pass by hooks.
+and which module is which tap.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import logging
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
@@ -19,112 +19,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from rine_cache.devices import resolve_device
+from rine_cache.encoders.encoder import Encoder
+from rine_cache.encoders.forward import require_plain
 from rine_cache.errors import EncoderError, WeightsError, nearest
 from rine_cache.weights import WHEEL_ARCHITECTURE, wheel_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import nn
+    from rine_cache.specs.encoding import EncoderSpec
 
-    from rine_cache.specs.encoding import EncoderSpec, Tap
-
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _OPEN_CLIP_PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _RANDOM_SEED = 0
-
-
-class Encoded(NamedTuple):
-    """What one forward pass gives for B crops."""
-
-    tokens: dict[Tap, NDArray[np.float16]]  # each (K, B, D)
-    embedding: NDArray[np.float16]  # (B, E)
-
-
-class Encoder:
-    """A frozen image tower on a device, ready to encode batches of one fixed shape.
-
-    Attributes
-    ----------
-    identity
-        What it is, apart from how it computes: architecture, activation, weights' sha256, image size and
-        normalisation. Heads keep it, and refuse features of another.
-    compute_dtype
-        ``float32``, ``float16`` or ``bfloat16``.
-    batch_size, block_count, width, embedding_width, image_size
-        B, K, D, E, and the side of its square input in pixels.
-    device
-        The torch device it runs on.
-    """
-
-    def __init__(
-        self, tower: VisionTransformer, identity: dict[str, Any], compute_dtype: str, batch_size: int, device: str
-    ) -> None:
-        self.identity = identity
-        self.compute_dtype = compute_dtype
-        self.batch_size = batch_size
-        self.device = device
-        self.block_count = len(tower.transformer.resblocks)
-        self.width = int(tower.class_embedding.shape[0])
-        self.embedding_width = int(tower.output_dim)
-        self.image_size = int(identity["image_size"])
-        self._tower = tower.to(device).eval().requires_grad_(requires_grad=False)
-        statistics = torch.tensor([identity["mean"], identity["std"]], device=device)  # (2, 3)
-        self._mean, self._std = statistics.view(2, 1, 3, 1, 1)  # each (1, 3, 1, 1)
-        self._taps: dict[Tap, list[torch.Tensor]] = {"ln_2": [], "block": []}
-        self._hook_blocks()
-
-    @torch.inference_mode()
-    def encode(self, crops: NDArray[np.uint8]) -> Encoded:
-        """Encode one batch.
-
-        Parameters
-        ----------
-        crops
-            RGB, shape (B, size, size, 3), uint8, not normalised; B is `batch_size` exactly.
-
-        Returns
-        -------
-        Tokens at each tap, shape (K, B, D), and the embedding, shape (B, E), float16. A value beyond
-        float16's range becomes infinite; the caller quarantines its image.
-
-        Raises
-        ------
-        EncoderError
-            If the device has no memory for the batch.
-        """
-        assert len(crops) == self.batch_size, "batches have one fixed shape"
-        pixels = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255  # (B, 3, S, S)
-        pixels = ((pixels - self._mean) / self._std).to(_DTYPES[self.compute_dtype])  # (B, 3, S, S)
-        for collected in self._taps.values():
-            collected.clear()
-        try:
-            output = self._tower(pixels)
-        except torch.OutOfMemoryError:
-            raise EncoderError(
-                f"{self.device} has no memory for a batch of {self.batch_size} crops; lower the encoder's batch_size"
-            ) from None
-        embedding = output[0] if isinstance(output, tuple) else output  # (B, E)
-        tokens = {tap: torch.stack(collected).half() for tap, collected in self._taps.items()}  # (K, B, D)
-        return Encoded({tap: stacked.cpu().numpy() for tap, stacked in tokens.items()}, embedding.half().cpu().numpy())
-
-    def _hook_blocks(self) -> None:
-        """Keep each block's class token, at `ln_2` and after the block, as the forward pass goes by."""
-        batch_first = self._tower.transformer.batch_first
-
-        def keeper(tap: Tap) -> Any:
-            collected = self._taps[tap]
-
-            def keep(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-                collected.append(output[:, 0] if batch_first else output[0])  # (B, D)
-
-            return keep
-
-        for block in self._tower.transformer.resblocks:
-            block.ln_2.register_forward_hook(keeper("ln_2"))
-            block.register_forward_hook(keeper("block"))
 
 
 def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
@@ -140,8 +46,8 @@ def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
     Raises
     ------
     EncoderError
-        If the architecture is unknown or no open_clip ViT, or its activation is not the one its weights were
-        trained with.
+        If the architecture is unknown or no open_clip ViT, its blocks or its pooling are none of those known, or its
+        activation is not the one its weights were trained with.
     WeightsError
         If the weights cannot be found, fetched or loaded.
     ConfigError
@@ -151,6 +57,8 @@ def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
     quick_gelu = bool(_architecture(spec.architecture).get("quick_gelu", False))
     _check_activation(spec, quick_gelu=quick_gelu)
     tower = _load_tower(spec)
+    compute_dtype = resolve_precision(spec.precision, chosen_device)
+    require_plain(tower, spec.architecture, compute_dtype)
     preprocessing = open_clip.get_model_preprocess_cfg(tower)
     identity = {
         "architecture": spec.architecture,
@@ -161,12 +69,11 @@ def load_encoder(spec: EncoderSpec, device: str = "auto") -> Encoder:
         "std": list(preprocessing["std"]),
     }
     _assert_activation(tower, quick_gelu=quick_gelu)
-    compute_dtype = resolve_precision(spec.precision, chosen_device)
     # float32 means float32: by default CUDA convolves in TF32.
     torch.backends.cudnn.allow_tf32 = False
     if compute_dtype != "float32":
         tower = _in_precision(tower, spec.architecture, compute_dtype)
-    return Encoder(tower, identity, compute_dtype, spec.batch_size, chosen_device)
+    return Encoder(tower, identity, compute_dtype, spec.batch_size, chosen_device, compiled=spec.compile)
 
 
 def resolve_precision(precision: str, device: str) -> str:

@@ -1,0 +1,153 @@
+"""Shards: files that hold successive rows of one cache, and the index that makes them one.
+
+``X.h5`` is then a small HDF5 file whose external links ``1`` to ``S`` lead to ``X.shards/1-of-S.h5`` and so on, and
+which knows the seal of each. A single shard is a whole cache, and ``X.h5`` a symbolic link to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import h5py
+import numpy as np
+
+from rine_cache.cache.hdf5 import (
+    INDEX,
+    PART,
+    SEALED,
+    USER_BLOCK,
+    attributes,
+    read_bytes,
+    read_identity,
+    read_layout,
+    user_block,
+)
+from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError
+from rine_cache.files import flush_to_disk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rine_cache.cache.hdf5 import Layout
+
+
+class Shard(NamedTuple):
+    """A shard that an index names: where it is, and the first bytes that it must have."""
+
+    path: Path
+    seal: bytes
+
+
+def shard_rows(images: int, slab_rows: int, number: int, count: int) -> slice:
+    """Return the rows of shard `number`, from 1, of `count`: whole slabs, as evenly as they go.
+
+    Where there are fewer slabs than shards, some have no row; the first never is one of them.
+    """
+    slabs = -(-images // slab_rows)
+    start, stop = (min(-(-slabs * place // count) * slab_rows, images) for place in (number - 1, number))
+    return slice(start, stop)
+
+
+def shard_path(path: Path, number: int, count: int) -> Path:
+    """Return where shard `number`, from 1, of `count` of a cache lies: ``X.h5`` has ``X.shards/2-of-4.h5``."""
+    return path.with_suffix(".shards") / f"{number}-of-{count}.h5"
+
+
+def join_shards(path: Path, count: int) -> None:
+    """Make one cache of `count` sealed shards; they stay where they are, in the folder beside it.
+
+    Raises
+    ------
+    CacheError
+        If a shard is missing or unsealed, they are not of one cache, or `path` is another file.
+    """
+    _refuse_foreign(path)
+    first = _sealed_layout(shard_path(path, 1, count))
+    images, slab_rows = first.identity.rows.total, first.shape.slab_rows
+    seals = []
+    for number in range(1, count + 1):
+        rows = shard_rows(images, slab_rows, number, count)
+        if rows.start == rows.stop:
+            continue
+        shard = shard_path(path, number, count)
+        found = _sealed_layout(shard)
+        wanted = first.identity._replace(rows=first.identity.rows._replace(first=rows.start))
+        size = first.shape._replace(images=rows.stop - rows.start)
+        # Libraries and devices may differ, as they may for the rows of one file that were copied.
+        if found.identity._replace(libraries=wanted.libraries, device=wanted.device) != wanted or found.shape != size:
+            raise CacheMismatchError(
+                f"{shard} was made from another encoder, view or manifest than {shard_path(path, 1, count)}, or holds "
+                "other rows; extract it again"
+            )
+        seals.append((number, read_bytes(shard, 0, USER_BLOCK)))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        _link_or_index(path, temporary, first, seals, count)
+        temporary.replace(path)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        raise CacheError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link_or_index(path: Path, temporary: Path, first: Layout, seals: list[tuple[int, bytes]], count: int) -> None:
+    if count == 1:
+        with contextlib.suppress(OSError):  # some file systems have no links; an index is read in the same way
+            temporary.symlink_to(shard_path(path, 1, 1).relative_to(path.parent))
+            return
+    whole = first.shape._replace(images=first.identity.rows.total)
+    with h5py.File(temporary, "w", userblock_size=USER_BLOCK, locking=False) as file:
+        for name, value in attributes(whole, first.identity).items():
+            file.attrs[name] = value
+        file.attrs["sealed"] = np.uint8(1)
+        file.attrs["shards"] = np.uint32(count)
+        file.attrs["seals"] = np.frombuffer(b"".join(seal for _, seal in seals), "u1").reshape(-1, USER_BLOCK)
+        for number, _ in seals:
+            relative = shard_path(path, number, count).relative_to(path.parent)
+            file[str(number)] = h5py.ExternalLink(relative.as_posix(), "/")
+    with temporary.open("r+b") as raw:
+        raw.write(user_block(INDEX, _digest_after_user_block(temporary)))
+        raw.flush()
+        os.fsync(raw.fileno())
+
+
+def read_index(path: Path) -> list[Shard]:
+    """Read which shards an index names, in the order of their rows.
+
+    Raises
+    ------
+    CacheCorruptError
+        If a byte of it is not what was written.
+    """
+    if user_block(INDEX, _digest_after_user_block(path)) != read_bytes(path, 0, USER_BLOCK):
+        raise CacheCorruptError(f"{path} is damaged: its digest does not match; run `rine-cache join` again")
+    with h5py.File(path, "r", locking=False) as file:
+        numbers = sorted(int(name) for name in file)
+        count, seals = int(file.attrs["shards"]), file.attrs["seals"]
+        rows = read_identity(file).rows
+    assert rows.first == 0, "an index is of a whole cache"
+    return [Shard(shard_path(path, number, count), seal.tobytes()) for number, seal in zip(numbers, seals, strict=True)]
+
+
+def _sealed_layout(shard: Path) -> Layout:
+    """Read what a shard says of itself, refusing one that is not sealed."""
+    if not shard.is_file() or not read_bytes(shard, 0, len(SEALED)).startswith(SEALED):
+        raise CacheError(f"no sealed shard at {shard}; make it with `rine-cache extract --shard`")
+    return read_layout(shard)
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.is_file() and not read_bytes(path, 0, len(SEALED)).startswith((PART, SEALED, INDEX)):
+        raise CacheError(f"{path} is not a rine-cache file; choose another path, or delete it")
+
+
+def _digest_after_user_block(path: Path) -> bytes:
+    running = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(USER_BLOCK)
+        running.update(file.read())
+    return running.digest()
