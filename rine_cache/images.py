@@ -37,7 +37,7 @@ FORMATS: list[str] = [
 ]
 MAX_PIXELS = 2**28  # 16,384 x 16,384: 805 MB as RGB
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is lower; the one above is checked before pixels are decoded
-# Oddities in metadata, which is not used. Decoding runs in threads, where warnings.catch_warnings is not safe.
+# Oddities in metadata, which is not used. For good: threads may decode, where warnings.catch_warnings is not safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _CONVERTIBLE = {"1", "L", "LA", "La", "P", "PA", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"}
@@ -98,8 +98,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decoder_version() -> dict[str, str]:
-    """Name what decodes pixels; another version may give other pixels, so it is in the encoding key."""
+    """Name what decodes pixels, and the rules that others choose otherwise: all of it is in the encoding key."""
     return {
+        "alpha": "dropped",
+        "exif_orientation": "not applied",
         "pillow": PIL.__version__,
         "libjpeg_turbo": features.version_feature("libjpeg_turbo") or "?",
         "webp": features.version_module("webp") or "?",

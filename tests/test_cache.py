@@ -10,9 +10,9 @@ import pytest
 from rine_cache.cache import (
     CacheIdentity,
     CacheShape,
-    RowRange,
     CacheWriter,
     FeatureCache,
+    RowRange,
     Slab,
     Status,
     open_writer,

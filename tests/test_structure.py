@@ -17,14 +17,14 @@ LAYERS = (
     {"errors", "quarantine"},
     {"files", "provenance", "progress", "devices", "markdown"},
     {"specs"},
-    {"manifest", "layouts", "containers", "facts", "images", "views", "weights", "encoders", "cache", "heads"}
-    | {"losses", "metrics", "selection", "hamming", "shortcuts"},
+    {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
+    | {"heads", "losses", "metrics", "selection", "hamming", "shortcuts", "passes"},
     {"features", "inventory", "pairing"},
     {
         "sample",
         "extract",
-        "read_ahead",
         "slab_filler",
+        "seen_content",
         "packs",
         "train",
         "score",
@@ -35,7 +35,7 @@ LAYERS = (
         "predict",
     }
     | {"matrix", "heatmap", "audit", "audit_report", "duplicates", "duplicates_report", "metadata_baseline"}
-    | {"config_edit"},
+    | {"config_edit", "describe"},
     {"cli", "__main__"},
 )
 

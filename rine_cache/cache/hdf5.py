@@ -18,6 +18,8 @@ from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 USER_BLOCK = 512
 PART = b"rine-cache part\n"
 SEALED = b"rine-cache sealed\n"
@@ -51,16 +53,23 @@ class Layout(NamedTuple):
     shape: CacheShape
     identity: CacheIdentity
 
-    def map(self, path: Path, name: str) -> np.memmap[Any, Any]:
-        """Map a dataset's bytes, read-only."""
+    def map(self, path: Path, name: str) -> NDArray[Any]:
+        """Map a dataset's bytes, read-only; an empty one, of a shard without rows, has none."""
         offset, shape, dtype = self.extents[name]
-        mapped: np.memmap[Any, Any] = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        mapped: NDArray[Any] = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
         return mapped
 
 
 def part_path(path: Path) -> Path:
     """Return where a cache is written until it is sealed."""
     return path.with_name(f"{path.name}.part")
+
+
+def replaced_path(shard: Path) -> Path:
+    """Return where a shard that was made again stays until all are joined: others may copy rows of it."""
+    return shard.with_suffix(".replaced.h5")
 
 
 def create_file(path: Path, shape: CacheShape, identity: CacheIdentity) -> None:
@@ -183,11 +192,11 @@ def skeleton_digest(path: Path, layout: Layout) -> bytes:
     covered = sorted(
         (offset, offset + int(np.prod(shape)) * dtype.itemsize)
         for name, (offset, shape, dtype) in layout.extents.items()
-        if name != "checksum"
+        if name != "checksum" and 0 not in shape
     )
-    end = path.stat().st_size
-    if end < covered[-1][1]:
-        raise CacheCorruptError(f"{path} is cut short: {end} bytes of at least {covered[-1][1]}")
+    end, least = path.stat().st_size, max((stop for _, stop in covered), default=USER_BLOCK)
+    if end < least:
+        raise CacheCorruptError(f"{path} is cut short: {end} bytes of at least {least}")
     running = hashlib.sha256()
     position = USER_BLOCK
     for start, stop in [*covered, (end, end)]:

@@ -30,7 +30,7 @@ class Rows(Protocol):
         ...
 
 
-def joined(parts: Sequence[np.memmap[Any, Any]], axis: int) -> Rows:
+def joined(parts: Sequence[NDArray[Any]], axis: int) -> Rows:
     """Join mapped arrays that differ in the length of one axis only; a single one is returned as it is."""
     return parts[0] if len(parts) == 1 else JoinedRows(parts, axis)
 
@@ -42,8 +42,8 @@ class JoinedRows:
     too.
     """
 
-    def __init__(self, parts: Sequence[np.memmap[Any, Any]], axis: int) -> None:
-        self._parts, self._axis = parts, axis
+    def __init__(self, parts: Sequence[NDArray[Any]], axis: int) -> None:
+        self._parts, self._axis = [np.asarray(part) for part in parts], axis  # plain views are indexed faster
         self._starts = np.cumsum([0, *(part.shape[axis] for part in parts)])
         self.dtype = parts[0].dtype
         self.shape: tuple[int, ...] = (*parts[0].shape[:axis], int(self._starts[-1]), *parts[0].shape[axis + 1 :])
@@ -62,28 +62,21 @@ class JoinedRows:
         whole = [*given, *[slice(None)] * (len(self.shape) - len(given))]
         if len(whole) > len(self.shape):
             raise IndexError(f"{len(given)} indices for {len(self.shape)} axes")
-        # An integer becomes a slice of one, and goes at the end: so rows alone are indexed by an array, and stay where
-        # they are.
-        scalars = tuple(axis for axis, part in enumerate(whole) if isinstance(part, int | np.integer))
-        for axis in scalars:
-            whole[axis] = _slice_of_one(int(whole[axis]), self.shape[axis])
-        rows = self._rows(whole[self._axis])  # (n,)
+        picked, whole[self._axis] = whole[self._axis], slice(None)
+        if not all(isinstance(part, slice | int | np.integer) for part in whole):
+            raise IndexError(f"axes other than {self._axis}, which is joined, are indexed by integers and slices")
+        views = [part[tuple(whole)] for part in self._parts]  # nothing is read yet
+        before = tuple(slice(None) for part in whole[: self._axis] if isinstance(part, slice))
+        axis = len(before)
+        one = isinstance(picked, int | np.integer)
+        rows = self._rows([picked] if one else picked)  # (n,)
+        found = np.empty((*views[0].shape[:axis], len(rows), *views[0].shape[axis + 1 :]), self.dtype)
         owners = np.searchsorted(self._starts, rows, side="right") - 1  # (n,)
-        pieces, order = [], []
         for number in np.unique(owners):
             places = np.flatnonzero(owners == number)  # (m,)
             local = rows[places] - self._starts[number]  # (m,)
-            whole[self._axis] = _as_slice(local)
-            pieces.append(self._parts[number][tuple(whole)])
-            order.append(places)
-        if not pieces:
-            whole[self._axis] = slice(0, 0)
-            pieces, order = [self._parts[0][tuple(whole)]], [rows]
-        found = np.concatenate(pieces, axis=self._axis)
-        back = np.argsort(np.concatenate(order), kind="stable")  # (n,)
-        if (np.diff(back) != 1).any():
-            found = np.take(found, back, axis=self._axis)
-        return found.squeeze(scalars)
+            found[(*before, _as_slice(places))] = views[number][(*before, _as_slice(local))]
+        return found.squeeze(axis) if one else found
 
     def _rows(self, index: Any) -> NDArray[np.int64]:
         """Turn whatever picks rows into their numbers, shape (n,)."""
@@ -102,15 +95,8 @@ class JoinedRows:
         return np.where(picked < 0, picked + total, picked)  # (n,)
 
 
-def _slice_of_one(index: int, length: int) -> slice:
-    if not -length <= index < length:
-        raise IndexError(f"index {index} is beyond {length}")
-    index %= length
-    return slice(index, index + 1)
-
-
 def _as_slice(rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """Return rows that follow each other as a slice: that maps pages instead of copying row by row."""
-    if len(rows) and (np.diff(rows) == 1).all():
+    """Return rows that follow each other as a slice: it is copied at once."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows

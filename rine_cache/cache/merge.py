@@ -27,4 +27,5 @@ def merge_shards(cache: FeatureCache, path: Path) -> None:
             if content is None:
                 raise CacheCorruptError(f"{cache.path} is damaged: slab {slab}; delete it and extract it again")
             writer.write(slab, content)
+            cache.forget_pages()
         writer.seal()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rine_cache.cache.joined import Rows
+    from rine_cache.cache.shards import Shard
 
 
 class FeatureCache:
@@ -69,7 +70,7 @@ class FeatureCache:
         self.path = path
         if _state(path) == INDEX:
             shards = read_index(path)
-            self._files = [_SealedFile(shard.path, shard.seal) for shard in shards]
+            self._files = [_open_shard(path, shard) for shard in shards]
         else:
             self._files = [_SealedFile(path)]
         first = self._files[0]
@@ -133,6 +134,11 @@ class FeatureCache:
                 yield slab, [parts[index] for index in bad]
             file.forget_pages()
 
+    def forget_pages(self) -> None:
+        """Let go of the pages that were read: they count as this process's memory, and are the system's anyway."""
+        for file in self._files:
+            file.forget_pages()
+
     def read_slab(self, slab: int) -> Slab | None:
         """Return one slab, its features mapped, once it was checked; None if its checksums fail."""
         file, own = self._located(slab)
@@ -147,21 +153,19 @@ class FeatureCache:
 class _SealedFile:
     """One sealed file: a whole cache, or a shard."""
 
-    def __init__(self, path: Path, seal: bytes | None = None) -> None:
-        """Open and check it; `seal` are the first bytes that it must have, if they are known."""
+    def __init__(self, path: Path) -> None:
         self.path = path
         _refuse_unsealed(path)
         layout = read_layout(path)
-        found = read_bytes(path, 0, USER_BLOCK)
-        if user_block(SEALED, skeleton_digest(path, layout)) != found:
+        digest = skeleton_digest(path, layout)
+        if user_block(SEALED, digest) != read_bytes(path, 0, USER_BLOCK):
             raise CacheCorruptError(
                 f"{path} is damaged outside its features: its seal does not match; delete it and extract it again"
             )
-        if seal is not None and found != seal:
-            raise CacheMismatchError(f"{path} is not the shard that was joined; run `rine-cache join` again")
+        self.seal = digest.hex().encode()
         self.shape, self.identity = layout.shape, layout.identity
-        self.features: np.memmap[Any, np.dtype[np.float16]] = layout.map(path, "features")  # (K, n, V, D)
-        self.embedding: np.memmap[Any, np.dtype[np.float16]] = layout.map(path, "embedding")  # (n, V, E)
+        self.features: NDArray[np.float16] = layout.map(path, "features")  # (K, n, V, D)
+        self.embedding: NDArray[np.float16] = layout.map(path, "embedding")  # (n, V, E)
         self._checksums = layout.map(path, "checksum")  # (S, K+2, 32)
         self.tables: dict[str, NDArray[Any]] = {name: np.array(layout.map(path, name)) for name in ROW_TABLES}
 
@@ -181,9 +185,23 @@ class _SealedFile:
     def forget_pages(self) -> None:
         """Let go of the pages that were read, so that a sweep over a large file takes no memory."""
         for mapped in (self.features, self.embedding):
-            pages = mapped._mmap  # type: ignore[attr-defined]  # NumPy keeps its map there
-            if hasattr(pages, "madvise"):
+            pages = getattr(mapped, "_mmap", None)  # NumPy keeps its map there
+            if pages is not None and hasattr(pages, "madvise"):
                 pages.madvise(mmap.MADV_DONTNEED)
+
+
+def _open_shard(index: Path, shard: Shard) -> _SealedFile:
+    if not shard.path.is_file():
+        raise CacheError(
+            f"{index} is joined from shards, and {shard.path} is missing; bring it back, or make it again with "
+            "`rine-cache extract --shard`, then run `rine-cache join`"
+        )
+    file = _SealedFile(shard.path)
+    if file.seal != shard.seal:
+        raise CacheMismatchError(
+            f"{shard.path} is not the file that was joined into {index}; run `rine-cache join` again"
+        )
+    return file
 
 
 def _state(path: Path) -> bytes:
@@ -194,8 +212,12 @@ def _state(path: Path) -> bytes:
 
 def _refuse_unsealed(path: Path) -> None:
     if not path.is_file():
-        hint = "its extraction has not finished" if part_path(path).exists() else "make it"
-        raise CacheError(f"no cache at {path}; {hint} (rine-cache extract, or snakemake)")
+        hint = "make it (rine-cache extract, or snakemake)"
+        if part_path(path).exists():
+            hint = "its extraction has not finished (rine-cache extract, or snakemake)"
+        elif path.with_suffix(".shards").is_dir():
+            hint = "its shards are not joined (rine-cache extract --shard and rine-cache join, or snakemake)"
+        raise CacheError(f"no cache at {path}; {hint}")
     try:
         start = read_bytes(path, 0, len(SEALED))
     except OSError as error:

@@ -95,7 +95,9 @@ class SealedRows:
             slab_number, place = divmod(row, cache.shape.slab_rows)
             slab = self._checked_slab(number, slab_number)
             if slab is not None:
-                return one_row(slab, place)
+                found = one_row(slab, place)
+                cache.forget_pages()
+                return found
         return None
 
     def _checked_slab(self, number: int, slab_number: int) -> Slab | None:
@@ -104,6 +106,7 @@ class SealedRows:
         with self._lock:
             if key not in self._slabs:
                 slab = self._slabs[key] = self._caches[number].read_slab(slab_number)
+                self._caches[number].forget_pages()
                 if slab is None:
                     path = self._caches[number].path
                     LOG.warning("%s: slab %d is damaged, so its images are encoded again", path, slab_number)

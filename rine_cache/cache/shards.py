@@ -2,6 +2,10 @@
 
 ``X.h5`` is then a small HDF5 file whose external links ``1`` to ``S`` lead to ``X.shards/1-of-S.h5`` and so on, and
 which knows the seal of each. A single shard is a whole cache, and ``X.h5`` a symbolic link to it.
+
+Shards without rows, where a data set has fewer slabs than shards, are files like the others, but not in the index.
+Where the rows of a data set shift between shards, since it grew or shrank, a shard that is replaced stays as
+``1-of-S.replaced.h5`` until all are joined: jobs that run later find in it the rows that are theirs now.
 """
 
 from __future__ import annotations
@@ -21,8 +25,8 @@ from rine_cache.cache.hdf5 import (
     USER_BLOCK,
     attributes,
     read_bytes,
-    read_identity,
     read_layout,
+    replaced_path,
     user_block,
 )
 from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError
@@ -34,8 +38,12 @@ if TYPE_CHECKING:
     from rine_cache.cache.hdf5 import Layout
 
 
+_SEALS = "seals"
+_HEX_DIGITS = 64  # of a sha256
+
+
 class Shard(NamedTuple):
-    """A shard that an index names: where it is, and the first bytes that it must have."""
+    """A shard that an index names: where it is, and the digest in the seal that it must have."""
 
     path: Path
     seal: bytes
@@ -82,7 +90,7 @@ def join_shards(path: Path, count: int) -> None:
                 f"{shard} was made from another encoder, view or manifest than {shard_path(path, 1, count)}, or holds "
                 "other rows; extract it again"
             )
-        seals.append((number, read_bytes(shard, 0, USER_BLOCK)))
+        seals.append((number, read_bytes(shard, len(SEALED), _HEX_DIGITS)))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         _link_or_index(path, temporary, first, seals, count)
@@ -92,6 +100,9 @@ def join_shards(path: Path, count: int) -> None:
         raise CacheError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+    for number in range(1, count + 1):
+        with contextlib.suppress(OSError):  # another join was first, or the folder cannot be written to
+            replaced_path(shard_path(path, number, count)).unlink()
 
 
 def _link_or_index(path: Path, temporary: Path, first: Layout, seals: list[tuple[int, bytes]], count: int) -> None:
@@ -105,7 +116,8 @@ def _link_or_index(path: Path, temporary: Path, first: Layout, seals: list[tuple
             file.attrs[name] = value
         file.attrs["sealed"] = np.uint8(1)
         file.attrs["shards"] = np.uint32(count)
-        file.attrs["seals"] = np.frombuffer(b"".join(seal for _, seal in seals), "u1").reshape(-1, USER_BLOCK)
+        # A dataset, as attributes are limited to 64 KiB.
+        file.create_dataset(_SEALS, data=np.array([seal for _, seal in seals]), track_times=False)  # (S,) S64
         for number, _ in seals:
             relative = shard_path(path, number, count).relative_to(path.parent)
             file[str(number)] = h5py.ExternalLink(relative.as_posix(), "/")
@@ -124,13 +136,13 @@ def read_index(path: Path) -> list[Shard]:
         If a byte of it is not what was written.
     """
     if user_block(INDEX, _digest_after_user_block(path)) != read_bytes(path, 0, USER_BLOCK):
-        raise CacheCorruptError(f"{path} is damaged: its digest does not match; run `rine-cache join` again")
+        raise CacheCorruptError(
+            f"{path} is damaged: its digest does not match; delete it, and join the shards again with `rine-cache join`"
+        )
     with h5py.File(path, "r", locking=False) as file:
-        numbers = sorted(int(name) for name in file)
-        count, seals = int(file.attrs["shards"]), file.attrs["seals"]
-        rows = read_identity(file).rows
-    assert rows.first == 0, "an index is of a whole cache"
-    return [Shard(shard_path(path, number, count), seal.tobytes()) for number, seal in zip(numbers, seals, strict=True)]
+        numbers = sorted(int(name) for name in file if name != _SEALS)
+        count, seals = int(file.attrs["shards"]), file[_SEALS][:]  # (S,) S64
+    return [Shard(shard_path(path, number, count), bytes(seal)) for number, seal in zip(numbers, seals, strict=True)]
 
 
 def _sealed_layout(shard: Path) -> Layout:

@@ -24,6 +24,7 @@ from rine_cache.cache.hdf5 import (
     read_bytes,
     read_layout,
     read_slab,
+    replaced_path,
     skeleton_digest,
     user_block,
 )
@@ -52,15 +53,18 @@ class CacheWriter:
         self.shape = layout.shape
 
     def pending_slabs(self) -> list[int]:
-        """List the slabs still to be written: those with a pending row, or whose checksums fail."""
+        """List the slabs still to be written: those with a pending row, or whose checksums fail.
+
+        Slabs that are done are read from disk, one at a time; of the others only the status is.
+        """
         part = part_path(self._path)
-        checksums = self._layout.map(part, "checksum")
-        pending = []
-        for slab in range(self.shape.slabs):
-            written = read_slab(part, self._layout, slab)
-            if not written.tables["status"].all() or (written.checksums() != checksums[slab]).any():
-                pending.append(slab)
-        return pending
+        status, checksums = self._layout.map(part, "status"), self._layout.map(part, "checksum")
+        return [
+            slab
+            for slab in range(self.shape.slabs)
+            if not status[self.shape.rows(slab)].all()
+            or (read_slab(part, self._layout, slab).checksums() != checksums[slab]).any()
+        ]
 
     def write(self, slab: int, content: Slab) -> None:
         """Write one slab: its data reach the disk before it is marked as done.
@@ -107,6 +111,8 @@ class CacheWriter:
         os.fsync(self._descriptor)
         os.pwrite(self._descriptor, user_block(SEALED, skeleton_digest(part, self._layout)), 0)
         os.fsync(self._descriptor)
+        if self._path.exists() and self.shape.images != self._layout.identity.rows.total:
+            self._path.replace(replaced_path(self._path))
         part.replace(self._path)
         flush_to_disk(self._path.parent)
 
@@ -157,6 +163,8 @@ def open_writer(path: Path, shape: CacheShape, identity: CacheIdentity) -> Itera
             raise CacheMismatchError(
                 f"{part} was begun by another version of this code; delete it to begin again"
             ) from None
+        except CacheCorruptError as error:
+            raise CacheCorruptError(f"{error}; delete it to begin again") from None
         _refuse_other_part(part, layout, shape, identity)
         yield CacheWriter(path, descriptor, layout)
     finally:
@@ -191,9 +199,7 @@ def _begin(part: Path, descriptor: int, shape: CacheShape, identity: CacheIdenti
     _require_space(part, shape)
     try:
         create_file(part, shape, identity)
-        # Early allocation leaves a hole; a full disk is better told now than after hours.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, part.stat().st_size)
+        _reserve(part, descriptor)
         os.pwrite(descriptor, PART.ljust(USER_BLOCK, b"\0"), 0)
         os.fsync(descriptor)
     except OSError as error:
@@ -217,6 +223,22 @@ def _require_space(part: Path, shape: CacheShape) -> None:
             f"no room for {part}: it takes {_readable(needed)}, {_readable(free)} are free in {part.parent}; free "
             "some, or write elsewhere, and run the same command again"
         )
+
+
+def _reserve(part: Path, descriptor: int) -> None:
+    """Reserve the file's space, as early allocation leaves a hole: a full disk is better told now than after hours.
+
+    glibc writes zeros where a file system cannot reserve. Where nothing can, extraction goes on: if others fill the
+    disk meanwhile it stops, and can be resumed.
+    """
+    try:
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(descriptor, 0, part.stat().st_size)
+            return
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL}:
+            raise
+    LOG.warning("%s: its space cannot be reserved on this file system; keep it free until it is sealed", part)
 
 
 def _readable(size: int) -> str:

@@ -58,9 +58,9 @@ class Decoder:
         self._view_count = len(views)
         self._rows_ahead = rows_ahead
         self._wanted = wanted
-        self._pool = WorkerPool(manifest.root, views, workers, still_wanted)
         self._in_order = ThreadPoolExecutor(1, thread_name_prefix="container")
         self._containers = ContainerReader(manifest.root)
+        self._pool = WorkerPool(manifest.root, views, workers, still_wanted)
 
     def __enter__(self) -> Decoder:
         return self

@@ -42,13 +42,13 @@ START_METHOD = "forkserver"
 DECODE_LIMIT_S = 60.0
 # Tasks a process holds: the next is there when one is done.
 TASKS_AT_ONCE = 2
-MAX_TRIES = 2
-MAX_KILLS = 10
-MAX_FAILED_STARTS = 5
+MAX_TRIES = 2  # of an image on which a process died or hung
+MAX_KILLS = 10  # of processes by others, on one image
+MAX_FAILED_STARTS = 5  # in a row
+# Signals that no image causes: of people, of batch systems, of a kernel short of memory, of `Setting.limit_s`.
 _OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGALRM, -signal.SIGINT, -signal.SIGHUP}
 _TICK_S = 1.0
 _REAP_S = 5.0  # a killed process that waits for a broken disk is left behind after that
-
 
 NOT_READ = worker.Read(bytes(32), 0)
 
@@ -146,7 +146,7 @@ class WorkerPool:
         self._ring.close()
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # then it has been rung often enough
+        with contextlib.suppress(OSError):  # rung often enough, or closed
             self._ring.send(b"!")
 
     def _run(self) -> None:
@@ -178,12 +178,12 @@ class WorkerPool:
             self._queue.append(job)
         self._start_workers()
         self._hand_out()
-        for running in self._wait(min(_TICK_S, self._limit_s / 4)):
-            self._collect(running)
-        # The clock stands still while this process is stopped, or busy otherwise: answers may have come meanwhile.
+        spoke = self._wait(min(_TICK_S, self._limit_s / 4))
         now = time.monotonic()
-        self._clock += min(now - self._ticked, _TICK_S)
+        self._clock += min(now - self._ticked, _TICK_S)  # it stands still while this process is stopped
         self._ticked = now
+        for running in spoke:
+            self._collect(running)
         for running in list(self._workers):
             if (running.steps or not running.ready) and self._clock - running.since > self._limit_s:
                 self._lost(running, hung=True)
@@ -210,8 +210,12 @@ class WorkerPool:
             self._selector.modify(running.channel, events, running)
 
     def _start_workers(self) -> None:
-        while len(self._workers) < min(self._most, len(self._unfinished)):
+        fresh = sum(running.fresh for running in self._workers)
+        while len(self._workers) < self._most and (
+            len(self._workers) < len(self._unfinished) or fresh < len(self._retries)
+        ):
             self._start_worker()
+            fresh += 1
 
     def _start_worker(self) -> None:
         end, workers_end = socket.socketpair()
@@ -388,6 +392,8 @@ class WorkerPool:
         self._workers.remove(running)
         running.process.join(_REAP_S)
         exit_code = running.process.exitcode
+        if exit_code is None:  # it may be dumping its core
+            running.process.kill()
         if exit_code is not None:
             running.process.close()
         return exit_code

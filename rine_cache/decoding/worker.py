@@ -33,7 +33,7 @@ from rine_cache.views import render
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -119,6 +119,11 @@ def work(end: socket.socket, setting: Setting) -> None:
 
 def _answer_all(channel: WorkerChannel, setting: Setting) -> None:
     read: deque[tuple[Task, bytes, bytes]] = deque()  # with content and digest, not rendered yet
+
+    def still_rendering() -> None:
+        channel.send(Alive())
+        signal.setitimer(signal.ITIMER_REAL, setting.limit_s)
+
     while True:
         message = channel.receive()
         signal.setitimer(signal.ITIMER_REAL, setting.limit_s)
@@ -130,7 +135,7 @@ def _answer_all(channel: WorkerChannel, setting: Setting) -> None:
         if read and (isinstance(message, Render) or not setting.asks):
             task, content, digest = read.popleft()
             views = [setting.views[index] for index in message.views]
-            channel.send(*_render(task.image_id, content, digest, views, channel))
+            channel.send(*_render(task.image_id, content, digest, views, still_rendering))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -145,7 +150,7 @@ def _read(task: Task, root: Path) -> tuple[Read | Refused | Failed, bytes]:
 
 
 def _render(
-    image_id: str, content: bytes, digest: bytes, views: Sequence[ViewSpec], channel: WorkerChannel
+    image_id: str, content: bytes, digest: bytes, views: Sequence[ViewSpec], still_rendering: Callable[[], None]
 ) -> tuple[Rendered | Refused | Failed, *tuple[NDArray[np.uint8], ...]]:
     """Decode an image and render views of it, if any; return the answer, and the crops of each, (V, S, S, 3)."""
     if not views:
@@ -157,7 +162,7 @@ def _render(
         crops = []
         for view in views:
             if time.monotonic() > told + ALIVE_EVERY_S:
-                channel.send(Alive())
+                still_rendering()
                 told = time.monotonic()
             try:
                 rendered = np.ascontiguousarray(render(view, image.rgb, digest))  # (V, S, S, 3)
@@ -188,11 +193,11 @@ def _become_a_worker(end: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # read when a view first imports it: the cores are the workers'
     Image.core.set_blocks_max(PIXEL_BLOCKS)  # type: ignore[attr-defined]  # documented, without a stub
     gc.freeze()  # what came from the parent is never freed here, so that it closes no descriptor of this process
-    for descriptor in [
-        int(path.name) for path in Path("/dev/fd").iterdir()
-    ]:  # other workers' sockets among them, and locks of files
+    # Other workers' sockets are among what a forked process has, and locks of files.
+    for descriptor in [int(path.name) for path in Path("/dev/fd").iterdir()]:
         if descriptor > 2 and descriptor != end.fileno():
             with contextlib.suppress(OSError):  # that of the listing itself
                 os.close(descriptor)

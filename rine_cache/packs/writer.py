@@ -99,8 +99,13 @@ def _one_file(path: Path, beside: Path) -> Iterator[Path]:
     if len(cache.files) == 1:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix=".rine-cache-", dir=beside) as folder:
-        whole = Path(folder) / path.name
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".rine-cache-", dir=beside)
+    except OSError as error:
+        raise OutputError(f"cannot write to {beside}: {error.strerror or error}; choose another place") from None
+    with folder as name:
+        whole = Path(name) / path.name
         merge_shards(cache, whole)
         yield whole
 
@@ -129,7 +134,9 @@ def _chosen(results: Path, datasets: Sequence[str], encoder: str, view: str) -> 
     """List the places of the caches asked for, sorted."""
     features = results / "features"
     # A cache that is still being written has only a part file: it is found here to be refused, not left out.
-    found = [*features.glob("*/*/*/*.h5"), *features.glob("*/*/*/*.h5.part")]
+    # So is one whose shards are not joined.
+    patterns = ("*.h5", "*.h5.part", "*.shards")
+    found = [path for pattern in patterns for path in features.glob(f"*/*/*/{pattern}")]
     places = sorted({_place(path.relative_to(features)) for path in found})
     if not places:
         raise CacheError(f"no cache below {features}; make one with snakemake, or name the folder with --results")
@@ -145,7 +152,7 @@ def _chosen(results: Path, datasets: Sequence[str], encoder: str, view: str) -> 
 
 def _place(path: Path) -> _Place:
     encoder, tap, view, file = path.parts
-    return _Place(encoder, tap, view, file.removesuffix(".part").removesuffix(".h5"))
+    return _Place(encoder, tap, view, file.removesuffix(".part").removesuffix(".h5").removesuffix(".shards"))
 
 
 def _packed_manifest(results: Path, dataset: str) -> PackedManifest:
