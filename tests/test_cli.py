@@ -172,7 +172,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "group_pattern '(' is not a regular expression",
     ),
     "info on a missing cache": (["info", "nowhere.h5"], "no cache at nowhere.h5"),
-    "info on a missing manifest": (["info", "nowhere.parquet"], "no manifest at nowhere.parquet; make it with"),
+    "info on a missing manifest": (["info", "nowhere.parquet"], "no file at nowhere.parquet; `rine-cache info` takes"),
     "info on a missing head": (["info", "nowhere.safetensors"], "cannot read the head nowhere.safetensors"),
     "info on something else": (["info", "notes.txt"], "has the ending '.txt'; allowed: .h5, .parquet, .safetensors"),
     "leaderboard show without one": (["leaderboard", "show"], "results/leaderboard.parquet is not a leaderboard"),
@@ -303,14 +303,14 @@ WRONG_EXTRACTIONS: dict[str, tuple[list[str], str]] = {
     "activation": (["--architecture", "ViT-B-16", "--weights", "openai"], "set architecture: ViT-B-16-quickgelu"),
     "view": (
         ["--architecture", "ViT-S-32", "--weights", "random", "--view", "center225"],
-        "view 'center225' is not built in; did you mean 'center224'? allowed: center224, ",
+        "view: 'center225' is not built in; did you mean 'center224'? allowed: blur0.5, ",
     ),
     "view as JSON": (
         ["--architecture", "ViT-S-32", "--weights", "random", "--view", '{"kind": "centre"}'],
-        "  kind: did you mean 'center'? allowed: center, patches, tencrop, train; found 'centre'",
+        "  view.kind: did you mean 'center'? allowed: center, patches, perturbed, tencrop, train; found 'centre'",
     ),
     "precision": (["--precision", "float64"], "found 'float64'"),
-    "workers": (["--workers", "0"], "--workers is 0; at least 1 thread must decode"),
+    "workers": (["--workers", "0"], "--workers is 0; at least 1 process must decode"),
     "batch size": (["--batch-size", "0"], "batch_size: Input should be greater than or equal to 1; found 0"),
     "device": (
         ["--architecture", "ViT-S-32", "--weights", "random", "--device", "gpu"],

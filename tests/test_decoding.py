@@ -56,8 +56,11 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     assert not multiprocessing.active_children()
     assert threading.active_count() <= threads
-    with pytest.raises(ChildProcessError):  # nor a zombie
-        os.waitpid(-1, os.WNOHANG)
+    try:
+        ended, _ = os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:  # there is not even the fork server of other tests
+        ended = 0
+    assert not ended, "a zombie is left"
 
 
 def write_images(root: Path, count: int) -> Path:
@@ -372,7 +375,10 @@ class Killer:
 
 
 @pytest.mark.parametrize("asks", [False, True])
-def test_killed_at_random_moments_nothing_is_lost_or_blamed(tmp_path: Path, asks: bool) -> None:
+def test_killed_at_random_moments_nothing_is_lost_or_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    monkeypatch.setattr(pool, "MAX_KILLS", 10**6)  # on a busy machine one image may be hit many times
     manifest = manifest_of(write_images(tmp_path / "images", 240))
     expected = alone(manifest, VIEWS[:2])
     still_wanted = (lambda *_: [0, 1]) if asks else None

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from rine_cache.cache import FeatureCache, part_path
+from rine_cache.cache import FeatureCache, part_path, shard_path
 from tests import twins
 
 ROOT = Path(__file__).parent.parent
@@ -184,7 +184,8 @@ def test_adding_a_data_set_schedules_only_it_and_what_depends_on_it(finished: Pa
         [
             *TABLES,
             "auditing new",
-            "encoding new through center224 with small (ln_2)",
+            "encoding new through center224 with small (ln_2), shard 1 of 1",
+            "joining new through center224 with small (ln_2)",
             "listing the images of new",
             "scoring new through center224 with the heads of first",
         ]
@@ -201,14 +202,15 @@ def test_a_data_set_that_nothing_names_gets_a_benchmark_of_its_own(finished: Pat
         for name in ("one", "two")
         for job in (
             f"auditing {name}",
-            f"encoding {name} through center224 with small (ln_2)",
+            f"encoding {name} through center224 with small (ln_2), shard 1 of 1",
+            f"joining {name} through center224 with small (ln_2)",
             f"listing the images of {name}",
             f"scoring {name} through center224 with the heads of first",
         )
     ]
     assert scheduled(finished, config) == sorted([*TABLES, *new])
     del config["datasets"]["two"]
-    assert scheduled(finished, config) == sorted([*TABLES, *new[:4]])
+    assert scheduled(finished, config) == sorted([*TABLES, *new[:5]])
 
 
 def test_a_data_set_added_by_the_command_schedules_only_itself(finished: Path, config: dict[str, Any]) -> None:
@@ -223,7 +225,8 @@ def test_a_data_set_added_by_the_command_schedules_only_itself(finished: Path, c
         [
             *TABLES,
             "auditing mine",
-            "encoding mine through center224 with small (ln_2)",
+            "encoding mine through center224 with small (ln_2), shard 1 of 1",
+            "joining mine through center224 with small (ln_2)",
             "listing the images of mine",
             "scoring mine through center224 with the heads of first",
         ]
@@ -255,7 +258,8 @@ def test_another_view_of_a_protocol_encodes_only_what_it_tests(finished: Path, c
     assert scheduled(finished, config) == sorted(
         [
             *TABLES,
-            "encoding test through center224-jpeg96 with small (ln_2)",
+            "encoding test through center224-jpeg96 with small (ln_2), shard 1 of 1",
+            "joining test through center224-jpeg96 with small (ln_2)",
             "scoring test through center224-jpeg96 with the heads of first",
         ]
     )
@@ -299,7 +303,8 @@ def test_another_view_seed_encodes_only_that_view_again(finished: Path, config: 
         [
             *TABLES,
             "auditing train",
-            "encoding train through train224 with small (ln_2)",
+            "encoding train through train224 with small (ln_2), shard 1 of 1",
+            "joining train through train224 with small (ln_2)",
             "scoring test through center224 with the heads of first",
             "training the heads of first",
         ]
@@ -320,10 +325,10 @@ def test_a_wrong_key_is_one_clear_message_before_any_graph(finished: Path, confi
 
 def test_every_file_that_was_made_verifies(finished: Path) -> None:
     caches = sorted((finished / "results" / "features").rglob("*.h5"))
-    assert len(caches) == 3
+    assert len(caches) == 2 * 3, "each is a link to its only shard"
     command = [sys.executable, "-m", "rine_cache", "verify", *map(str, caches)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert output.count(": whole") == 3
+    assert output.count(": whole") == 6
 
 
 def test_a_folder_that_is_gone_keeps_its_listing(finished: Path) -> None:
@@ -342,7 +347,7 @@ def test_a_folder_that_is_gone_keeps_its_listing(finished: Path) -> None:
 
 def extracted(folder: Path, dataset: str) -> str:
     """Return the last line that says what an extraction did."""
-    log = folder / "results" / "logs" / "extract" / "small" / "ln_2" / "center224" / f"{dataset}.log"
+    log = folder / "results" / "logs" / "extract" / "small" / "ln_2" / "center224" / f"{dataset}.1-of-1.log"
     return [line for line in log.read_text().splitlines() if " encoded" in line][-1]
 
 
@@ -359,16 +364,17 @@ def test_a_data_set_that_grew_encodes_its_new_images_and_another_of_the_same_ima
     targets = [f"results/features/small/ln_2/center224/{name}.h5" for name in ("test", "shared")]
     output = snakemake(tmp_path, path, "--forcerun", "results/manifests/test.parquet", "--", *targets)
     assert jobs_of(output) == [
-        "encoding shared through center224 with small (ln_2)",
-        "encoding test through center224 with small (ln_2)",
+        "encoding shared through center224 with small (ln_2), shard 1 of 1",
+        "encoding test through center224 with small (ln_2), shard 1 of 1",
+        "joining shared through center224 with small (ln_2)",
+        "joining test through center224 with small (ln_2)",
         "listing the images of shared",
         "listing the images of test",
     ]
     assert "2 encoded now, 12 copied" in extracted(tmp_path, "test")
     assert "0 encoded now, 6 copied" in extracted(tmp_path, "shared")
     grown = (caches / "test.h5").read_bytes()
-    for cache in caches.glob("*.h5"):
-        cache.unlink()
+    shutil.rmtree(tmp_path / "results" / "features")
     snakemake(tmp_path, path, "--", targets[0])
     assert "14 encoded now, 0 copied" in extracted(tmp_path, "test")
     assert (caches / "test.h5").read_bytes() == grown
@@ -503,7 +509,7 @@ def test_snakemake_killed_leaves_no_orphan_and_the_next_run_finishes_the_same_fi
     config["encoders"]["small"]["batch_size"] = 1
     path = write_config(tmp_path, config)
     target = "results/features/small/ln_2/train224/train.h5"
-    part = part_path(tmp_path / target)
+    part = part_path(shard_path(tmp_path / target, 1, 1))
     process = subprocess.Popen(
         [*SNAKEMAKE, "--directory", str(tmp_path), "--configfile", str(path), "--", target],
         stdout=subprocess.DEVNULL,
@@ -524,7 +530,7 @@ def test_snakemake_killed_leaves_no_orphan_and_the_next_run_finishes_the_same_fi
     log = snakemake(tmp_path, path, "--rerun-incomplete", "--", target)
     assert "resuming" in log
     resumed = (tmp_path / target).read_bytes()
-    (tmp_path / target).unlink()
+    shutil.rmtree(tmp_path / "results" / "features")
     snakemake(tmp_path, path, "--", target)
     assert (tmp_path / target).read_bytes() == resumed
     assert FeatureCache(tmp_path / target).readable.all()

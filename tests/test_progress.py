@@ -66,7 +66,7 @@ def fields(line: str) -> dict[str, str]:
 def test_a_line_gives_count_total_rate_and_time_left(clock: Clock, logged: Callable[[], list[str]]) -> None:
     with progress("extract horses", 100, "images") as bar:
         for _ in range(4):
-            clock.now += 5
+            clock.now += 20
             bar.advance(5)
     lines = [fields(line) for line in logged()]
     assert lines[0] == {
@@ -74,15 +74,15 @@ def test_a_line_gives_count_total_rate_and_time_left(clock: Clock, logged: Calla
         "done": "15",
         "total": "100",
         "unit": "images",
-        "rate": "1.0",
-        "left": "01:25",
+        "rate": "0.2",
+        "left": "05:40",
     }
 
 
 def test_lines_come_once_in_a_while_and_a_last_one_at_the_end(clock: Clock, logged: Callable[[], list[str]]) -> None:
     with progress("score", 60, "images") as bar:
         for _ in range(60):
-            clock.now += 1
+            clock.now += 4
             bar.advance()
     assert [fields(line)["done"] for line in logged()] == ["15", "30", "45", "60", "60"]
     assert fields(logged()[-1])["left"] == "00:00"
@@ -220,3 +220,25 @@ def test_nothing_but_plain_lines_reaches_the_log_of_a_terminal_session(on_a_term
 def test_lines_meant_for_logs_are_left_out_where_the_bar_shows(on_a_terminal: tuple[str, str]) -> None:
     shown, _ = on_a_terminal
     assert " left\r\n" not in shown
+
+
+def test_what_is_noted_stands_in_every_line_after_it(clock: Clock, logged: Callable[[], list[str]]) -> None:
+    with progress("extract horses", 2, "images") as bar:
+        bar.log_line()
+        bar.note("quarantined", 1)
+        bar.note("quarantined", 2)
+    first, last = logged()
+    assert first.endswith(" left")
+    assert last.endswith(" left, 2 quarantined")
+
+
+def test_waits_add_up_by_what_was_waited_for(clock: Clock) -> None:
+    waits = module.Waits()
+    for seconds, what in ((1, "decoding"), (2, "encoding"), (3, "decoding")):
+        with waits(what):
+            clock.now += seconds
+    clock.now += 4
+    with pytest.raises(KeyError), waits("writing"):
+        clock.now += 5
+        raise KeyError
+    assert (waits.seconds, waits.elapsed) == ({"decoding": 4, "encoding": 2, "writing": 5}, 15)

@@ -24,6 +24,7 @@ USER_BLOCK = 512
 PART = b"rine-cache part\n"
 SEALED = b"rine-cache sealed\n"
 INDEX = b"rine-cache index\n"
+_SEALS = "seals"  # the name, in an index, of its shards' seals
 # What plain HDF5 tools show instead of numbers.
 _ENUMS: dict[str, Any] = {
     "status": h5py.enum_dtype({status.name: status.value for status in Status}, basetype="u1"),
@@ -96,6 +97,29 @@ def file_size(shape: CacheShape) -> int:
     halves = shape.draws * (shape.blocks * shape.width + shape.embedding_width)
     tables = sum(int(np.prod(of)) * ROW_TABLES[name].itemsize for name, of in row_table_shapes(1).items())
     return shape.images * (2 * halves + tables) + shape.slabs * (shape.blocks + 2) * 32
+
+
+def create_index(
+    path: Path, shape: CacheShape, identity: CacheIdentity, count: int, links: dict[int, str], seals: list[bytes]
+) -> None:
+    """Write the index of a cache of `count` shards: what it is of, links to those that have rows, and their seals."""
+    with h5py.File(path, "w", userblock_size=USER_BLOCK, locking=False) as file:
+        for name, value in attributes(shape, identity).items():
+            file.attrs[name] = value
+        file.attrs["sealed"] = np.uint8(1)
+        file.attrs["shards"] = np.uint32(count)
+        # A dataset, as attributes are limited to 64 KiB.
+        file.create_dataset(_SEALS, data=np.array(seals), track_times=False)  # (S,) S64
+        for number, target in links.items():
+            file[str(number)] = h5py.ExternalLink(target, "/")
+
+
+def read_links(path: Path) -> tuple[int, dict[int, bytes]]:
+    """Read an index: the count of its shards, and the seal of each that has rows, by number."""
+    with h5py.File(path, "r", locking=False) as file:
+        numbers = sorted(int(name) for name in file if name != _SEALS)
+        seals = file[_SEALS][:]  # (S,) S64
+        return int(file.attrs["shards"]), {number: bytes(seal) for number, seal in zip(numbers, seals, strict=True)}
 
 
 def mark_sealed(path: Path) -> None:

@@ -15,17 +15,15 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-import h5py
-import numpy as np
-
 from rine_cache.cache.hdf5 import (
     INDEX,
     PART,
     SEALED,
     USER_BLOCK,
-    attributes,
+    create_index,
     read_bytes,
     read_layout,
+    read_links,
     replaced_path,
     user_block,
 )
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from rine_cache.cache.hdf5 import Layout
 
 
-_SEALS = "seals"
 _HEX_DIGITS = 64  # of a sha256
 
 
@@ -111,16 +108,8 @@ def _link_or_index(path: Path, temporary: Path, first: Layout, seals: list[tuple
             temporary.symlink_to(shard_path(path, 1, 1).relative_to(path.parent))
             return
     whole = first.shape._replace(images=first.identity.rows.total)
-    with h5py.File(temporary, "w", userblock_size=USER_BLOCK, locking=False) as file:
-        for name, value in attributes(whole, first.identity).items():
-            file.attrs[name] = value
-        file.attrs["sealed"] = np.uint8(1)
-        file.attrs["shards"] = np.uint32(count)
-        # A dataset, as attributes are limited to 64 KiB.
-        file.create_dataset(_SEALS, data=np.array([seal for _, seal in seals]), track_times=False)  # (S,) S64
-        for number, _ in seals:
-            relative = shard_path(path, number, count).relative_to(path.parent)
-            file[str(number)] = h5py.ExternalLink(relative.as_posix(), "/")
+    links = {number: shard_path(path, number, count).relative_to(path.parent).as_posix() for number, _ in seals}
+    create_index(temporary, whole, first.identity, count, links, [seal for _, seal in seals])
     with temporary.open("r+b") as raw:
         raw.write(user_block(INDEX, _digest_after_user_block(temporary)))
         raw.flush()
@@ -139,10 +128,8 @@ def read_index(path: Path) -> list[Shard]:
         raise CacheCorruptError(
             f"{path} is damaged: its digest does not match; delete it, and join the shards again with `rine-cache join`"
         )
-    with h5py.File(path, "r", locking=False) as file:
-        numbers = sorted(int(name) for name in file if name != _SEALS)
-        count, seals = int(file.attrs["shards"]), file[_SEALS][:]  # (S,) S64
-    return [Shard(shard_path(path, number, count), bytes(seal)) for number, seal in zip(numbers, seals, strict=True)]
+    count, seals = read_links(path)
+    return [Shard(shard_path(path, number, count), seal) for number, seal in seals.items()]
 
 
 def _sealed_layout(shard: Path) -> Layout:

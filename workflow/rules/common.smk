@@ -92,24 +92,6 @@ def caches_by_dataset():
 
 CACHES = caches_by_dataset()
 
-
-def needed_caches():
-    """List for each data set the caches to be made, as (encoder, tap, view): one pass over its files makes them all.
-
-    Those of experiments that can run, and one for the audit.
-    """
-    needed = {}
-    for dataset, caches in CACHES.items():
-        chosen = [cache for cache in caches if not LACKING[cache[0]]] or caches[:1]
-        specs = [(CONFIG.experiments[experiment], view) for experiment, view in chosen]
-        needed[dataset] = sorted(
-            {(spec.encoder, spec.tap, view) for spec, view in specs}
-        )
-    return needed
-
-
-NEEDED = needed_caches()
-
 # Rules call the `rine-cache` beside this Python, whether or not its environment is activated, and also inside the
 # environment of a conda directive, which names the dependencies.
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
@@ -167,63 +149,29 @@ def listing_options(wildcards):
 # features.smk
 
 
-def cache_path(encoder, tap, view, dataset):
-    """Name the cache of a data set."""
-    return f"results/features/{encoder}/{tap}/{view}/{dataset}.h5"
+def checkpoint_of(wildcards):
+    """Name the file that an encoder's weights come from, if they do."""
+    weights = CONFIG.encoders[wildcards.encoder].weights
+    return weights if Path(weights).is_file() else []
+
+
+def view_json(wildcards):
+    """Return a view's specification."""
+    return as_json(CONFIG.all_views[wildcards.view])
+
+
+def encoder_options(wildcards):
+    """Return the options that describe an encoder."""
+    spec = CONFIG.encoders[wildcards.encoder]
+    words = ["--architecture", spec.architecture, "--weights", spec.weights]
+    words += ["--precision", spec.precision, "--batch-size", str(spec.batch_size)]
+    return shlex.join(words + (["--compile"] if spec.compile else []))
 
 
 def features_of(experiment, dataset, view):
     """Name the cache of a data set through a view, as an experiment's encoder and tap make it."""
     spec = CONFIG.experiments[experiment]
-    return cache_path(spec.encoder, spec.tap, view, dataset)
-
-
-def checkpoints_of(wildcards):
-    """Name the files that the weights of a data set's encoders come from, if they do."""
-    weights = [
-        CONFIG.encoders[encoder].weights for encoder, _, _ in NEEDED[wildcards.dataset]
-    ]
-    return sorted({file for file in weights if Path(file).is_file()})
-
-
-def extraction_options(wildcards):
-    """Return the options that name every cache of a data set: the first by options of its own, the others after it."""
-    caches = [
-        {
-            "out": cache_path(encoder, tap, view, wildcards.dataset),
-            "encoder": CONFIG.encoders[encoder].model_dump(mode="json"),
-            "tap": tap,
-            "view": CONFIG.all_views[view].model_dump(mode="json"),
-        }
-        for encoder, tap, view in NEEDED[wildcards.dataset]
-    ]
-    first = caches[0]
-    encoder = first["encoder"]
-    words = [
-        "--out",
-        first["out"],
-        "--tap",
-        first["tap"],
-        "--view",
-        canonical_json(first["view"]),
-    ]
-    words += [
-        "--architecture",
-        encoder["architecture"],
-        "--weights",
-        encoder["weights"],
-    ]
-    words += [
-        "--precision",
-        encoder["precision"],
-        "--batch-size",
-        str(encoder["batch_size"]),
-    ]
-    words += ["--compile"] if encoder["compile"] else []
-    for cache in caches[1:]:
-        differing = {key: value for key, value in cache.items() if value != first[key]}
-        words += ["--also", canonical_json(differing)]
-    return shlex.join(words)
+    return f"results/features/{spec.encoder}/{spec.tap}/{view}/{dataset}.h5"
 
 
 def shards_of(wildcards):
@@ -232,20 +180,12 @@ def shards_of(wildcards):
 
 
 def extracted(wildcards):
-    """Name the marks of a data set's shards: each says that all its caches are made."""
+    """Name the marks of a cache's shards: each says that one is made."""
     shards = shards_of(wildcards)
-    numbers = range(1, shards + 1)
     return [
-        f"results/features/{wildcards.dataset}.{number}-of-{shards}.done"
-        for number in numbers
-    ]
-
-
-def encoder_and_view_json(wildcards):
-    """Return what a cache is made with: when it changes, so does the cache."""
-    return [
-        as_json(CONFIG.encoders[wildcards.encoder]),
-        as_json(CONFIG.all_views[wildcards.view]),
+        f"results/features/{wildcards.encoder}/{wildcards.tap}/{wildcards.view}/"
+        f"{wildcards.dataset}.{number}-of-{shards}.done"
+        for number in range(1, shards + 1)
     ]
 
 

@@ -1,22 +1,22 @@
 # Manifests to sealed caches: the only step that runs the encoder.
 
 
-# One pass over a data set's files, or over a shard of them, makes all its caches; those that are sealed and up to date
-# are left as they are. What it declares is a mark: Snakemake deletes what it declares before a job and after a failed
-# one, and neither caches, whose rows are copied where a data set has grown, nor .part files may be lost.
+# What it declares is a mark: Snakemake deletes what it declares before a job and after a failed one, and neither shards,
+# whose rows are copied where a data set has grown, nor .part files may be lost.
 # exec, $PPID: Snakemake itself is the command's parent, which stops when that has died.
 rule extract:
     input:
         manifest="results/manifests/{dataset}.parquet",
-        checkpoints=checkpoints_of,
+        checkpoint=checkpoint_of,
     output:
-        done=touch("results/features/{dataset}.{shard}-of-{shards}.done"),
+        done=touch(
+            "results/features/{encoder}/{tap}/{view}/{dataset}.{shard}-of-{shards}.done"
+        ),
     log:
-        "results/logs/extract/{dataset}.{shard}-of-{shards}.log",
+        "results/logs/extract/{encoder}/{tap}/{view}/{dataset}.{shard}-of-{shards}.log",
     benchmark:
-        "results/timings/extract/{dataset}.{shard}-of-{shards}.tsv"
+        "results/timings/extract/{encoder}/{tap}/{view}/{dataset}.{shard}-of-{shards}.tsv"
     wildcard_constraints:
-        dataset=one_of(NEEDED),
         shard=r"\d+",
         shards=r"\d+",
     conda:
@@ -26,22 +26,24 @@ rule extract:
     resources:
         gpu=int(CONFIG.gpu),
     params:
-        caches=extraction_options,
+        features="results/features/{encoder}/{tap}/{view}/{dataset}.h5",
+        encoder=encoder_options,
+        view=view_json,
         schema=CACHE_SCHEMA_VERSION,
         device=CONFIG.device,
     message:
-        "encoding {wildcards.dataset}, shard {wildcards.shard} of {wildcards.shards}"
+        "encoding {wildcards.dataset} through {wildcards.view} with {wildcards.encoder} ({wildcards.tap}), "
+        "shard {wildcards.shard} of {wildcards.shards}"
     shell:
-        "exec rine-cache extract {input.manifest:q} {params.caches} --shard {wildcards.shard}/{wildcards.shards} "
-        "--device {params.device} --workers {threads} --parent $PPID --log {log:q}"
+        "exec rine-cache extract {input.manifest:q} --out {params.features:q} {params.encoder} --tap {wildcards.tap} "
+        "--view {params.view:q} --shard {wildcards.shard}/{wildcards.shards} --device {params.device} "
+        "--workers {threads} --parent $PPID --log {log:q}"
 
 
-# ancient(): another cache of the same pass changes nothing here; a new manifest does. Where shards were deleted by hand
-# the marks are wrong, and go, so that the next run makes the shards again.
+# Where shards were deleted by hand the marks are wrong, and go, so that the next run makes the shards again.
 rule join:
     input:
-        manifest="results/manifests/{dataset}.parquet",
-        done=ancient(extracted),
+        done=extracted,
     output:
         features="results/features/{encoder}/{tap}/{view}/{dataset}.h5",
     log:
@@ -52,11 +54,9 @@ rule join:
     conda:
         "../../environment.yml"
     params:
-        made_with=encoder_and_view_json,
-        schema=CACHE_SCHEMA_VERSION,
         shards=shards_of,
     message:
-        "joining {output.features}"
+        "joining {wildcards.dataset} through {wildcards.view} with {wildcards.encoder} ({wildcards.tap})"
     shell:
         "rine-cache join {output.features:q} --shards {params.shards} --log {log:q} "
         "|| {{ rm -f {input.done:q}; exit 1; }}"
