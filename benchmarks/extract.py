@@ -29,11 +29,11 @@ import numpy as np
 import open_clip
 import torch
 from PIL import Image
-from rine_cache.decoding import Decoder
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from rine_cache.cli.options import default_workers
+from rine_cache.decoding import Decoder
 from rine_cache.devices import resolve_device
 from rine_cache.encoders import Encoder, load_encoder
 from rine_cache.extract import BATCHES_AHEAD, ROWS_AHEAD_PER_WORKER, Target, extract
@@ -203,7 +203,7 @@ def show(name: str, values: list[float], unit: str) -> None:
 @click.option("--compile", "compiled", is_flag=True, help="Compile our forward pass.")
 @click.option("--images", default=128, show_default=True, help="How many are encoded each time.")
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--workers", default=default_workers, show_default="one per core")
+@click.option("--workers", type=int, default=default_workers, show_default="one per core")
 def main(
     architecture: str,
     device: str,

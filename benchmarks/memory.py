@@ -1,8 +1,7 @@
 """Peak memory of extraction, and how it grows with the number of images.
 
 Run it as ``python benchmarks/memory.py``. Data sets of 200 and of 20,000 small images are extracted through a tiny
-tower, each in a process of its own; the peak of the process that encodes and writes, and of the largest of those that
-decode, are read from the kernel (VmHWM), and so is what of it was mapped from files.
+tower, each in a process of its own, whose peak (VmHWM, what it maps from files included) is read from the kernel.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from PIL import Image
 
 from rine_cache.manifest import build_manifest, write_manifest
 
-PEAKS = ("VmHWM", "RssAnon", "RssFile")
-
 
 def write_images(root: Path, count: int) -> None:
     """Write PNGs of 64 x 64 pixels, no two alike."""
@@ -35,9 +32,7 @@ def write_images(root: Path, count: int) -> None:
 
 
 def extract(manifest: Path, output: Path) -> dict[str, int]:
-    """Extract in this process; return its peaks and its largest child's, in kibibytes."""
-    import resource
-
+    """Extract in this process; return its memory once the encoder is loaded and its peak, in kibibytes."""
     from rine_cache.encoders import load_encoder
     from rine_cache.extract import Target
     from rine_cache.extract import extract as run
@@ -49,8 +44,7 @@ def extract(manifest: Path, output: Path) -> dict[str, int]:
     before = _status()["VmRSS"]
     run(read_manifest(manifest), [Target(encoder, "ln_2", BUILTIN_VIEWS["center224"], output)], workers=2)
     status = _status()
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return {"loaded": before, "peak": status["VmHWM"], "children": children}
+    return {"loaded": before, "peak": status["VmHWM"]}
 
 
 def _status() -> dict[str, int]:
@@ -86,7 +80,7 @@ def main(images: tuple[int, int], one: tuple[Path, Path] | None) -> None:
             peaks.append(found["peak"])
             click.echo(
                 f"{count:>9,} images: {found['loaded'] / 1024:.0f} MiB with the encoder loaded, "
-                f"peak {found['peak'] / 1024:.0f} MiB, largest child {found['children'] / 1024:.0f} MiB"
+                f"peak {found['peak'] / 1024:.0f} MiB"
             )
     click.echo(f"ratio {peaks[1] / peaks[0]:.3f}")
 

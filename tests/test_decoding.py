@@ -570,3 +570,27 @@ def test_a_crop_larger_than_any_buffer_comes_through(tmp_path: Path) -> None:
 def test_decoding_loads_neither_torch_nor_hdf5() -> None:
     check = "import sys, rine_cache.decoding.worker; sys.exit(bool({'torch', 'h5py', 'polars'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_a_script_without_a_guard_may_decode(tmp_path: Path) -> None:
+    """Its processes do not run it again, as those of multiprocessing do."""
+    root = write_images(tmp_path / "images", 6)
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+from pathlib import Path
+from rine_cache.decoding import Decoder
+from rine_cache.layouts import list_images
+from rine_cache.manifest import build_manifest
+from rine_cache.specs.data import DatasetSpec
+from rine_cache.specs.encoding import CenterViewSpec
+
+print("once")
+root = Path({str(root)!r})
+manifest = build_manifest(list_images(DatasetSpec(root=str(root))).table, root)
+with Decoder(manifest, [CenterViewSpec(kind="center", size=16)], 2, 4, lambda _: [0], None) as decoder:
+    print(sum(row.crops[0] is not None for row in decoder.rows(range(len(manifest)))))
+"""
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["once", "6"]

