@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import polars as pl
 import pytest
@@ -516,9 +517,8 @@ def test_snakemake_killed_leaves_no_orphan_and_the_next_run_finishes_the_same_fi
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
-    while not part.exists() and time.monotonic() < deadline:
+    while not _has_rows(part) and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.5)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 30
@@ -534,6 +534,15 @@ def test_snakemake_killed_leaves_no_orphan_and_the_next_run_finishes_the_same_fi
     snakemake(tmp_path, path, "--", target)
     assert (tmp_path / target).read_bytes() == resumed
     assert FeatureCache(tmp_path / target).readable.all()
+
+
+def _has_rows(part: Path) -> bool:
+    """Say whether a first slab of a part file is done."""
+    try:
+        with h5py.File(part, "r", locking=False) as file:
+            return bool(file["status"][0])
+    except (OSError, KeyError):  # it is not there, or being laid out
+        return False
 
 
 def _writers(folder: Path) -> list[str]:
