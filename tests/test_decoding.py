@@ -366,8 +366,9 @@ class Killer:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._done.wait(self._random.uniform(0, self._pause)):
-            running = list(self._decoder._pool._workers)
+        # A bounded number, and none before it begins: a busy machine would start processes and do nothing else.
+        while self.kills < 100 and not self._done.wait(self._random.uniform(0, self._pause)):
+            running = [running for running in self._decoder._pool._workers if running.ready]
             if running:
                 with contextlib.suppress(ValueError, ProcessLookupError, TypeError):  # it has just ended
                     os.kill(self._random.choice(running).process.pid, signal.SIGKILL)

@@ -363,8 +363,7 @@ class WorkerPool:
             if self._failed_starts == MAX_FAILED_STARTS:
                 raise RineCacheError(
                     f"processes that decode images end before they begin ({_end_of(exit_code)}, "
-                    f"{MAX_FAILED_STARTS} times in a row); what they said stands above. A script that extracts "
-                    "must do so below `if __name__ == '__main__':`, as each process imports it"
+                    f"{MAX_FAILED_STARTS} times in a row); what they said stands above"
                 )
         if not running.steps:
             return
