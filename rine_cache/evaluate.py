@@ -20,6 +20,7 @@ from rine_cache.metrics import binary_metrics
 from rine_cache.pairing import IMAGE_COLUMNS, Measured, count_protocol, pair, protocol_rows, refuse_repeated
 from rine_cache.passes import NOTHING_READ, EncoderPasses, stated_passes, total_passes, write_with_passes
 from rine_cache.provenance import code_version
+from rine_cache.setting_choice import choice_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,7 +193,9 @@ def evaluate(
                 }
                 made_by = head["fingerprint"] if head else None
                 rows += [{**shared, **row} for row in protocol_rows(measured, counts, index, made_by)]
-    return pl.DataFrame(rows, schema=SCHEMA)
+    metrics = pl.DataFrame(rows, schema=SCHEMA)
+    losses = {key: head.get("validation_loss") for key, head in trained.items()}
+    return pl.concat([metrics, choice_rows(metrics, experiment, losses)])
 
 
 def scoring_passes(header: dict[str, Any]) -> EncoderPasses:

@@ -159,4 +159,5 @@ def _describe(head: Head) -> dict[str, Any]:
         "fingerprint": head.fingerprint,
         "trainable_parameters": head.trainable_parameters,
         "passes": head.card.passes.model_dump(),
+        "validation_loss": head.card.validation.get("loss"),
     }

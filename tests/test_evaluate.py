@@ -127,6 +127,7 @@ def score_file(tmp_path: Path) -> Callable[..., Path]:
                     "fingerprint": f"{fingerprints}-{method}-{seed}",
                     "trainable_parameters": {"RINE": 1000, "UnivFD": 10}.get(method, 1),
                     "passes": {"crops_read": 1000, "caches": {"training": 50}},
+                    "validation_loss": 0.5,
                 }
                 for method, seed in heads
             ],

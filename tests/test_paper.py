@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
+import yaml
 
 from rine_cache.layouts import list_images
 from rine_cache.manifest import build_manifest, write_manifest
-from rine_cache.specs.config import load_config
+from rine_cache.published import read_published
+from rine_cache.specs.benchmark import MEAN
+from rine_cache.specs.config import config_from, load_benchmarks, load_config
 from rine_cache.specs.data import DatasetSpec
 from tests import container_twins, twins
 from tests.test_pipeline import ROOT, jobs_of, snakemake
@@ -197,6 +201,39 @@ def test_two_generators_are_crossed_and_the_others_are_waited_for(folder: Path) 
     absent = ("midjourney", "sdv15", "glide", "wukong", "vqdm", "biggan")
     assert told.pop("cross-genimage") == ", ".join(f"genimage-train-{name}" for name in absent)
     assert told == {f"cross-genimage-{name}": f"genimage-train-{name}" for name in absent}
+
+
+@pytest.mark.parametrize(("more", "heads"), [("paper-grid.yaml", 3 * 48 + 24), ("paper-studies.yaml", 6 + 36 + 9)])
+def test_the_authors_settings_are_added_to_the_paper_and_stand_beside_their_results(
+    folder: Path, more: str, heads: int
+) -> None:
+    added = folder / "config" / more
+    output = snakemake(folder, folder / "config" / "paper.yaml", str(added), "--dry-run")
+    data = yaml.safe_load(added.read_text())
+    config = config_from(_merged(yaml.safe_load((folder / "config" / "paper.yaml").read_text()), data))
+    assert set(waiting(output)) == set(config.experiments) == {*PAPER.experiments, *data["experiments"]}
+    ours = {
+        (experiment.training_set, method)
+        for name, experiment in config.experiments.items()
+        for method in experiment.methods
+        if name in data["experiments"]
+    }
+    assert len(ours) == heads
+    published = pl.concat([read_published(folder / path) for path in config.published])
+    theirs = published.filter(test_set="mean", metric="ap").select("training_set", "method").rows()
+    assert ours <= set(theirs), "every setting has the authors' own result"
+    benchmarks = load_benchmarks(config, folder)
+    for row in published.filter(source="github mever-team/rine results").iter_rows(named=True):
+        assert row["test_set"] in {MEAN, *benchmarks[row["benchmark"]].protocols[row["protocol"]].test_sets}
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Unite dictionaries as Snakemake does with two configuration files: tables key by key, the rest replaced."""
+    united = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(under.get(key), dict)
+        united[key] = _merged(under[key], value) if both else value
+    return united
 
 
 def test_test_images_alone_train_nothing(folder: Path) -> None:

@@ -36,7 +36,7 @@ LAYERS = (
         "predict",
     }
     | {"matrix", "heatmap", "audit", "audit_report", "duplicates", "duplicates_report", "metadata_baseline"}
-    | {"config_edit", "describe"},
+    | {"config_edit", "describe", "setting_choice"},
     {"cli", "__main__"},
 )
 

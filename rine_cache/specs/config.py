@@ -77,14 +77,14 @@ class Config(Spec):
             for row in matrix.rows:
                 _known(row.training_set, self.training_sets, f"matrices.{name}.rows.training_set")
                 experiments = [spec for spec in self.experiments.values() if spec.training_set == row.training_set]
-                methods = {method: spec for spec in experiments for method in spec.methods}
+                methods = {method: spec for spec in experiments for method in spec.method_ids}
                 _known(matrix.method, methods, f"matrices.{name}.method, of heads trained on {row.training_set},")
         return self
 
     def _check_methods(self) -> None:
         owners: dict[tuple[str, str], str] = {}
         for name, experiment in self.experiments.items():
-            for method in experiment.methods:
+            for method in experiment.method_ids:
                 owner = owners.setdefault((experiment.training_set, method), name)
                 if owner != name:
                     raise ValueError(

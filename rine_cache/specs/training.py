@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from rine_cache.errors import nearest
 from rine_cache.specs.base import Name, Spec
 from rine_cache.specs.blocks import BlocksExpression, check_blocks
 from rine_cache.specs.encoding import Tap
+from rine_cache.specs.grid import AXES, expand_grid
 
 
 class RineHeadSpec(Spec):
@@ -104,8 +106,17 @@ class TrainingSpec(Spec):
         return self
 
 
+def _with_grid(schema: dict[str, Any]) -> None:
+    """Describe the key ``grid``, which is gone before a method is validated, for editors."""
+    values = {"type": "array", "items": {"type": "number"}, "minItems": 1, "uniqueItems": True}
+    axes: dict[str, Any] = {"type": "object", "properties": dict.fromkeys(AXES, values), "additionalProperties": False}
+    schema["properties"]["grid"] = {**axes, "description": "Settings to combine: one method for each combination."}
+
+
 class MethodSpec(Spec):
     """One row group of the leaderboard: a head and how it is trained, over the experiment's seeds."""
+
+    model_config = ConfigDict(json_schema_extra=_with_grid)
 
     head: AnyHeadSpec
     training: TrainingSpec = TrainingSpec()
@@ -116,6 +127,11 @@ class MethodSpec(Spec):
         if self.head.kind == "linear" and self.training.xi > 0:
             raise ValueError("a linear head has no z to contrast; set training.xi: 0")
         return self
+
+
+def oracle_id(choice: str) -> str:
+    """Return the id of the row beside a choice for which the test sets themselves chose."""
+    return f"{choice}-oracle"
 
 
 class ExperimentSpec(Spec):
@@ -135,7 +151,12 @@ class ExperimentSpec(Spec):
     training
         Settings shared by all methods; a method's own `training` overrides them key by key.
     methods
-        Method ids and their heads.
+        Method ids and their heads. One with a ``grid`` of settings, such as ``{xi: [.1, .2], width: [128, 256]}``,
+        stands for a method of each combination, named by it; see `rine_cache.specs.grid`.
+    choices
+        For the id of a further method, those methods of which it is the one that validation data choose: the one whose
+        validation loss, as the mean over the seeds, is lowest. A row ``<id>-oracle``, chosen on the test sets, stands
+        apart. A method with a grid makes a choice of its own name.
     """
 
     encoder: Name
@@ -144,6 +165,25 @@ class ExperimentSpec(Spec):
     seeds: tuple[int, ...] = (0,)
     training: TrainingSpec = TrainingSpec()
     methods: dict[Name, MethodSpec] = Field(min_length=1)
+    choices: dict[Name, tuple[Name, ...]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grids_are_methods(cls, data: Any) -> Any:
+        """Replace each method that has a grid; what is no table is left for validation to refuse."""
+        if not isinstance(data, dict) or not isinstance(data.get("methods"), dict):
+            return data
+        methods: dict[str, Any] = {}
+        choices = dict(data.get("choices") or {})
+        for name, method in data["methods"].items():
+            settings = {name: method}
+            if isinstance(method, dict) and "grid" in method:
+                settings = expand_grid(name, method)
+                choices[name] = tuple(settings)
+            if twice := methods.keys() & settings.keys():
+                raise ValueError(f"methods.{name}.grid makes {min(twice)!r}, which is a method already; rename one")
+            methods |= settings
+        return {**data, "methods": methods, "choices": choices}
 
     @model_validator(mode="before")
     @classmethod
@@ -169,6 +209,23 @@ class ExperimentSpec(Spec):
         if files and self.seeds != (0,):
             raise ValueError(f"official heads have no seeds; found {list(self.seeds)}, leave them out")
         return self
+
+    @model_validator(mode="after")
+    def _choices_are_of_methods(self) -> ExperimentSpec:
+        for name, members in self.choices.items():
+            if len(set(members)) != len(members) or len(members) < 2:
+                raise ValueError(f"choices.{name} is {list(members)}; it must name two methods or more, each once")
+            for member in members:
+                if member not in self.methods:
+                    raise ValueError(f"choices.{name} names {member!r}; {nearest(member, self.methods)}")
+        if twice := [name for name in self.method_ids if self.method_ids.count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} is the id of a method and of a choice, or of its oracle; rename one")
+        return self
+
+    @property
+    def method_ids(self) -> list[Name]:
+        """All ids that the leaderboard gets from it: of methods, of choices and of their oracles."""
+        return [*self.methods, *self.choices, *(oracle_id(name) for name in self.choices)]
 
     @property
     def official_files(self) -> dict[Name, str]:
