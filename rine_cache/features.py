@@ -128,19 +128,27 @@ class FeatureSet:
         -------
         Shape (B, K', D), float32.
         """
-        out = torch.empty(len(indices), len(blocks), self.identity.token_width)  # (B, K', D)
+        return self.stored_tokens(indices, blocks, draw).transpose(0, 1).float().contiguous()  # (B, K', D)
+
+    def stored_tokens(self, indices: NDArray[np.int64], blocks: Sequence[int], draw: int) -> torch.Tensor:
+        """Read CLS tokens as the cache holds them, shape (K', B, D), float16; arguments as of `tokens`."""
+        out = torch.empty(len(blocks), len(indices), self.identity.token_width, dtype=torch.float16)  # (K', B, D)
         for part, places, rows in self._located(indices):
             picked = draw % part.cache.shape.draws
             for position, block in enumerate(blocks):
-                out[places, position] = torch.from_numpy(part.cache.features[block, rows, picked]).float()
+                out[position, places] = torch.from_numpy(part.cache.features[block, rows, picked])
         return out
 
     def embedding(self, indices: NDArray[np.int64], draw: int) -> torch.Tensor:
         """Read embeddings, shape (B, E), float32; arguments as of `tokens`."""
+        return self.stored_embedding(indices, draw).float()  # (B, E)
+
+    def stored_embedding(self, indices: NDArray[np.int64], draw: int) -> torch.Tensor:
+        """Read embeddings as the cache holds them, shape (B, E), float16; arguments as of `tokens`."""
         width = self._parts[0].cache.shape.embedding_width
-        out = torch.empty(len(indices), width)  # (B, E)
+        out = torch.empty(len(indices), width, dtype=torch.float16)  # (B, E)
         for part, places, rows in self._located(indices):
-            out[places] = torch.from_numpy(part.cache.embedding[rows, draw % part.cache.shape.draws]).float()
+            out[places] = torch.from_numpy(part.cache.embedding[rows, draw % part.cache.shape.draws])
         return out
 
     def _part_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ LAYERS = (
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
     | {"heads", "losses", "metrics", "selection", "hamming", "shortcuts", "passes"},
-    {"features", "inventory", "pairing", "readings"},
+    {"features", "feature_windows", "inventory", "pairing", "readings"},
     {
         "sample",
         "extract",
