@@ -18,7 +18,7 @@ LAYERS = (
     {"files", "provenance", "progress", "devices", "markdown"},
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
-    | {"heads", "losses", "metrics", "selection", "hamming", "shortcuts", "passes"},
+    | {"heads", "losses", "metrics", "calibration", "selection", "hamming", "shortcuts", "passes"},
     {"features", "inventory", "pairing", "readings"},
     {
         "sample",
@@ -28,6 +28,7 @@ LAYERS = (
         "seen_content",
         "packs",
         "train",
+        "probes",
         "score",
         "evaluate",
         "published",
