@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up. A module may import its own layer and those below it (design: "imports in one direction").
 LAYERS = (
     {"errors", "quarantine"},
-    {"files", "provenance", "progress", "devices", "markdown"},
+    {"files", "provenance", "progress", "devices", "markdown", "figures"},
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
     | {"heads", "losses", "metrics", "calibration", "selection", "hamming", "shortcuts", "passes"},
@@ -37,7 +37,7 @@ LAYERS = (
         "predict",
     }
     | {"matrix", "heatmap", "audit", "audit_report", "duplicates", "duplicates_report", "metadata_baseline"}
-    | {"config_edit", "describe"},
+    | {"config_edit", "describe", "importance_figure"},
     {"cli", "__main__"},
 )
 
