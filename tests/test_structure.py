@@ -99,6 +99,7 @@ def test_one_module_knows_hdf5_and_none_knows_snakemake() -> None:
     ("module", "forbidden"),
     [
         ("rine_cache.train", "rine_cache.encoders PIL open_clip snakemake"),
+        ("rine_cache.probes", "rine_cache.encoders PIL open_clip snakemake"),
         ("rine_cache.score", "rine_cache.encoders PIL open_clip snakemake"),
         ("rine_cache.features", "rine_cache.encoders PIL open_clip"),
         ("rine_cache.leaderboard", "torch h5py PIL"),

@@ -32,7 +32,7 @@ def train(
     training_set: str,
     device: str,
 ) -> None:
-    """Train every method and seed of EXPERIMENT from caches; no image is read.
+    """Fit the probes of EXPERIMENT, and train its other methods with every seed, from caches; no image is read.
 
     EXPERIMENT is a YAML file with the keys of one of the config's `experiments`, or that section as inline JSON.
 
