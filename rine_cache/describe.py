@@ -12,7 +12,7 @@ from rine_cache import evaluate, leaderboard, manifest
 from rine_cache.cache import FeatureCache
 from rine_cache.errors import ConfigError, ResultsError
 from rine_cache.heads.head import SUFFIX as HEAD_SUFFIX
-from rine_cache.heads.head import load_head, read_card
+from rine_cache.heads.head import HeadCard, load_head, read_card
 from rine_cache.layouts.entry import LABEL_NAMES
 from rine_cache.passes import EncoderPasses, passes_of, read_passes, total_passes
 from rine_cache.quarantine import Reason
@@ -117,10 +117,33 @@ def _head(path: Path) -> dict[str, Any]:
     return {
         "kind": "head",
         "trainable parameters": head.trainable_parameters,
-        **head.card.model_dump(mode="json", exclude={"passes"}),
+        **head.card.model_dump(mode="json", exclude={"passes", "calibration", "importance", "bank"}),
+        **_what_it_learnt(head.card),
         "fingerprint": head.fingerprint,
         **head.card.passes.facts(),
     }
+
+
+def _what_it_learnt(card: HeadCard) -> dict[str, Any]:
+    """Say how blocks weigh and what was calibrated, of a card that states it, by names for people."""
+    facts: dict[str, Any] = {}
+    if card.importance is not None:
+        for name, values in (("block weights", card.importance.mean), ("channels led", card.importance.leads)):
+            facts[f"{name}, by block"] = dict(zip(map(str, card.blocks), values, strict=True))
+    if card.bank is not None:
+        facts["bank"] = card.bank.model_dump()
+    if card.calibration is not None:
+        calibration = card.calibration
+        facts["calibrated on"] = {"real": calibration.n_real, "fake": calibration.n_fake}
+        facts["temperature"] = calibration.temperature
+        if calibration.reason:
+            facts["temperature, why"] = calibration.reason
+        for chosen in calibration.thresholds:
+            name = f"threshold at {chosen.false_positive_percent} % false positives"
+            facts[name] = chosen.model_dump(include={"logit", "real_above", "fake_above"})
+            if chosen.reason:
+                facts[name] = {"logit": None, "reason": chosen.reason}
+    return facts
 
 
 def _table(path: Path) -> dict[str, Any]:

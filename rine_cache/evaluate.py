@@ -159,7 +159,7 @@ def evaluate(
         If the score files are of other heads than the experiment's, or of different ones, or a data set or
         benchmark is given twice.
     """
-    heads = [(method, seed) for method in experiment.methods for seed in experiment.seeds]
+    heads = list(experiment.heads)
     _check_heads(heads, scores)
     scores = [part.in_order(heads) for part in scores]
     by_view = _by_view(scores)
@@ -266,10 +266,7 @@ def _head_columns(experiment: ExperimentSpec, method: str, head: dict[str, Any] 
 
 
 def _blocks_column(spec: AnyHeadSpec) -> str:
-    if spec.kind == "linear":
-        return "embedding"
-    blocks = spec.blocks if spec.kind == "rine" else "all"  # the authors' released heads read every block
-    return ",".join(map(str, blocks)) if isinstance(blocks, tuple) else str(blocks)
+    return ",".join(map(str, spec.blocks)) if isinstance(spec.blocks, tuple) else str(spec.blocks)
 
 
 def _measure(

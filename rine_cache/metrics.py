@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
+# Those kept of validation data, beside the loss.
+VALIDATION_METRICS: tuple[Metric, ...] = ("acc", "ap", "auc")
 THRESHOLD = 0.5
 
 
@@ -62,3 +64,25 @@ def binary_metrics(labels: NDArray[np.integer], logits: NDArray[np.floating]) ->
         metrics["ap"] = float(average_precision_score(fake, logits))
         metrics["auc"] = float(roc_auc_score(fake, logits))
     return metrics
+
+
+def validation_metrics(labels: NDArray[np.integer], logits: NDArray[np.floating]) -> dict[str, float | None]:
+    """Measure a head on validation data as its card states it.
+
+    Parameters
+    ----------
+    labels
+        0 real, 1 fake, shape (N,).
+    logits
+        Fake logits, shape (N,).
+
+    Returns
+    -------
+    `loss`, the mean binary cross-entropy per image, and the metrics of `VALIDATION_METRICS`, fractions or None. Where
+    a logit is not finite the loss alone, not finite either.
+    """
+    if not np.isfinite(logits).all():
+        return {"loss": float("nan")}
+    measured = binary_metrics(labels, logits)
+    signed = np.where(labels == 1, -logits, logits).astype(np.float64)  # (N,)
+    return {"loss": float(np.logaddexp(0, signed).mean()), **{name: measured[name] for name in VALIDATION_METRICS}}

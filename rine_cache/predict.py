@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from rine_cache.errors import CacheMismatchError
 from rine_cache.heads.head import FeatureIdentity, Head
@@ -28,11 +29,13 @@ if TYPE_CHECKING:
 class Prediction(NamedTuple):
     """The head's answer for one image, or why there is none.
 
-    `probability` is the sigmoid of the mean logit: the head's output, not a calibrated chance.
+    `probability` is the sigmoid of the mean logit: the head's output, not a calibrated chance. That is `calibrated`,
+    as far as the head's validation data could tell; null where they could not, or are not known.
     """
 
     path: Path
     probability: float | None
+    calibrated: float | None
     problem: str
 
 
@@ -71,9 +74,11 @@ def _predict_one(path: Path, head: Head, encoder: Encoder, view: ViewSpec) -> Pr
     try:
         crops = _crops(path, view)  # (V, S, S, 3)
     except UnreadableImageError as error:
-        return Prediction(path, None, f"{error.reason.name.lower()}: {error.detail}")
-    logits = [_logit(crop, head, encoder) for crop in crops]
-    return Prediction(path, float(1 / (1 + np.exp(-np.mean(logits)))), "")
+        return Prediction(path, None, None, f"{error.reason.name.lower()}: {error.detail}")
+    logit = float(np.mean([_logit(crop, head, encoder) for crop in crops]))
+    calibration = head.card.calibration
+    calibrated = calibration.probability(logit) if calibration is not None else None
+    return Prediction(path, float(expit(logit)), calibrated, "")
 
 
 def _crops(path: Path, view: ViewSpec) -> NDArray[np.uint8]:
@@ -90,7 +95,7 @@ def _logit(crop: NDArray[np.uint8], head: Head, encoder: Encoder) -> float:
     batch = np.zeros((encoder.batch_size, *crop.shape), np.uint8)  # (B, S, S, 3)
     batch[0] = crop
     encoded = encoder.encode(batch)
-    if head.card.head.kind == "linear":
+    if not head.card.blocks:
         inputs = torch.from_numpy(encoded.embedding[:1]).float()  # (1, E)
     else:
         tokens = encoded.tokens[head.card.features.tap][list(head.card.blocks), :1]  # (K', 1, D)

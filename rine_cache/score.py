@@ -145,7 +145,7 @@ def _refuse_not_finite(logits: NDArray[np.float64], heads: Sequence[Head]) -> No
 
 def _select(head: Head, blocks: list[int], tokens: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
     """Pick what a head reads: the embedding (n, E), or its blocks of the tokens (n, K', D)."""
-    if head.card.head.kind == "linear":
+    if not head.card.blocks:
         return embedding  # (n, E)
     if list(head.card.blocks) == blocks:
         return tokens  # (n, K', D)

@@ -48,7 +48,7 @@ def choice_rows(
     """
     parts = [metrics.clear()]
     for name, members in experiment.choices.items():
-        chosen = _chosen_on_validation(members, experiment.seeds, validation_losses)
+        chosen = _chosen_on_validation(members, experiment, validation_losses)
         # With nothing trained all methods have the same rows, of nulls.
         said = f"{chosen}, chosen on validation data among {len(members)}" if chosen else None
         parts.append(_renamed(metrics.filter(method=chosen or members[0]), name, said))
@@ -59,15 +59,16 @@ def choice_rows(
 
 
 def _chosen_on_validation(
-    members: Sequence[str], seeds: Sequence[int], losses: Mapping[tuple[str, int], float | None]
+    members: Sequence[str], experiment: ExperimentSpec, losses: Mapping[tuple[str, int], float | None]
 ) -> str | None:
     """Return the method whose mean loss over the seeds is lowest, the first of equals; None without any head."""
     if not losses:
         return None
     means = {}
     for member in members:
-        known = [loss for seed in seeds if (loss := losses.get((member, seed))) is not None]
-        if len(known) < len(seeds):
+        found = [losses.get(head) for head in experiment.heads if head[0] == member]
+        known = [loss for loss in found if loss is not None]
+        if len(known) < len(found):
             raise ResultsError(f"heads of {member} have no validation loss in their scores; train and score them again")
         means[member] = sum(known) / len(known)
     return min(means, key=means.__getitem__)

@@ -1,4 +1,7 @@
-"""Training: heads from cached features, chosen on validation data. No image and no encoder is touched."""
+"""Training: heads from cached features, chosen on validation data. No image and no encoder is touched.
+
+Probes, which are fitted and not trained, come first: they take little time, and what is wrong with one shows at once.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,20 @@ import numpy as np
 import polars as pl
 import torch
 
+from rine_cache.calibration import calibrate
 from rine_cache.errors import TrainingError
 from rine_cache.files import written_whole
 from rine_cache.heads.head import SUFFIX, FeatureIdentity, Head, HeadCard, build_network, save_head
+from rine_cache.heads.importance import block_importance
 from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL
 from rine_cache.losses import bce_sum, supervised_contrastive_loss
-from rine_cache.metrics import binary_metrics
+from rine_cache.metrics import VALIDATION_METRICS, validation_metrics
 from rine_cache.passes import passes_of
+from rine_cache.probes import fit_probe
 from rine_cache.progress import progress
 from rine_cache.provenance import code_version, fingerprint
 from rine_cache.specs.blocks import resolve_blocks
+from rine_cache.specs.training import EMBEDDING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +36,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rine_cache.features import FeatureSet
-    from rine_cache.specs.benchmark import Metric
     from rine_cache.specs.training import ExperimentSpec, HeadSpec, TrainingSpec
 
 LOG = logging.getLogger(__name__)
@@ -37,7 +43,19 @@ LOG = logging.getLogger(__name__)
 CURVES = "curves.parquet"
 _SCORING_BATCH = 1024
 _DROP_FACTOR = 10.0
-_VALIDATION_METRICS: tuple[Metric, ...] = ("acc", "ap", "auc")
+_CURVE = pl.Schema(
+    {
+        "method": pl.String,
+        "seed": pl.Int64,
+        "epoch": pl.Int64,
+        "learning_rate": pl.Float64,
+        "train_bce": pl.Float64,
+        "train_contrastive": pl.Float64,
+        "train_loss": pl.Float64,
+        "validation_loss": pl.Float64,
+        **{f"validation_{name}": pl.Float64 for name in VALIDATION_METRICS},
+    }
+)
 
 
 class TrainedHead(NamedTuple):
@@ -50,7 +68,7 @@ class TrainedHead(NamedTuple):
 def train_experiment(
     experiment: ExperimentSpec, train: FeatureSet, validation: FeatureSet, output: Path, device: str
 ) -> None:
-    """Train every method of an experiment with every seed.
+    """Train every method of an experiment with every seed, and fit its probes.
 
     Writes ``<method>/seed<N>.safetensors`` below `output` as each is done, and their curves last.
 
@@ -63,23 +81,24 @@ def train_experiment(
         If training and validation features are of different encoders or taps.
     """
     _check_data(train, validation)
-    paths = {
-        (method, seed): output / method / f"seed{seed}{SUFFIX}"
-        for method in experiment.methods
-        for seed in experiment.seeds
-    }
+    paths = {(method, seed): output / method / f"seed{seed}{SUFFIX}" for method, seed in experiment.heads}
     _refuse_other_heads(output, set(paths.values()))
+    probes = [method for method, spec in experiment.methods.items() if spec.is_probe]
+    for method in probes:
+        save_head(fit_probe(experiment, method, train, validation, device), paths[method, 0])
+        LOG.info("%s: fitted", method)
+    to_train = {head: path for head, path in paths.items() if head[0] not in probes}
     curves = []
-    epochs = len(experiment.seeds) * sum(method.training.epochs for method in experiment.methods.values())
-    with progress(f"train {len(paths)} heads", epochs, "epochs") as bar:
-        for (method, seed), path in paths.items():
+    epochs = sum(experiment.methods[method].training.epochs for method, _ in to_train)
+    with progress(f"train {len(to_train)} heads", epochs, "epochs") as bar:
+        for (method, seed), path in to_train.items():
             trained = train_head(experiment, method, seed, train, validation, device, after_epoch=bar.advance)
             save_head(trained.head, path)
             curves += trained.curve
             card = trained.head.card
             LOG.info("%s seed %d: epoch %s of %d chosen", method, seed, card.chosen_epoch, len(trained.curve))
     with written_whole(output / CURVES) as temporary:
-        pl.DataFrame(curves).write_parquet(temporary)
+        pl.DataFrame(curves, _CURVE).write_parquet(temporary)
 
 
 def train_head(
@@ -111,10 +130,11 @@ def train_head(
         optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         curve: list[dict[str, Any]] = []
         best_state: dict[str, torch.Tensor] = {}
+        best_logits = np.empty(0, np.float32)  # (N,) once an epoch is over
         for epoch in range(1, settings.epochs + 1):
             _set_learning_rate(optimiser, settings, epoch)
             losses = _train_epoch(network, optimiser, settings, reader, train, seed, epoch)
-            measured = _validate(network, reader, validation)
+            measured, logits = _validate(network, reader, validation)
             row: dict[str, Any] = {"method": method, "seed": seed, "epoch": epoch, **losses, **measured}
             if not (math.isfinite(row["train_loss"]) and math.isfinite(row["validation_loss"])):
                 raise TrainingError(
@@ -123,6 +143,7 @@ def train_head(
                 )
             if not curve or row["validation_loss"] < min(earlier["validation_loss"] for earlier in curve):
                 best_state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+                best_logits = logits
             curve.append(row)
             after_epoch()
     network.load_state_dict(best_state)
@@ -136,7 +157,9 @@ def train_head(
         training=settings,
         training_fingerprint=fingerprint([train.fingerprint, validation.fingerprint]),
         chosen_epoch=chosen["epoch"],
-        validation={name: chosen[f"validation_{name}"] for name in ("loss", *_VALIDATION_METRICS)},
+        validation={name: chosen[f"validation_{name}"] for name in ("loss", *VALIDATION_METRICS)},
+        calibration=calibrate(validation.labels, best_logits),
+        importance=block_importance(best_state["alpha"][0]) if "alpha" in best_state else None,
         code_version=code_version(),
         note=spec.note,
         # An epoch reads one draw of each image, for validation too.
@@ -149,7 +172,7 @@ class _Reader:
     """Reads what a head needs of a batch: its blocks' tokens, or the embedding."""
 
     def __init__(self, head: HeadSpec, features: FeatureIdentity, device: str) -> None:
-        self._blocks = None if head.kind == "linear" else resolve_blocks(head.blocks, features.block_count)
+        self._blocks = None if head.blocks == EMBEDDING else resolve_blocks(head.blocks, features.block_count)
         self._device = device
 
     def inputs(self, features: FeatureSet, indices: NDArray[np.int64], draw: int) -> torch.Tensor:
@@ -199,21 +222,19 @@ def _train_epoch(
 
 
 @torch.no_grad()
-def _validate(network: nn.Module, reader: _Reader, validation: FeatureSet) -> dict[str, float | None]:
-    """Measure a head on validation data: binary cross-entropy per image, and the metrics."""
+def _validate(
+    network: nn.Module, reader: _Reader, validation: FeatureSet
+) -> tuple[dict[str, float | None], NDArray[np.float32]]:
+    """Measure a head on validation data: binary cross-entropy per image, the metrics, and the logits, shape (N,)."""
     network.eval()
     logits = torch.cat(
         [
             network(reader.inputs(validation, indices, draw=0)).logit.cpu()
             for indices in _batches(np.arange(len(validation)), _SCORING_BATCH)
         ]
-    )  # (N,)
-    loss = bce_sum(logits, torch.from_numpy(validation.labels)).item() / len(validation)
-    metrics: dict[str, float | None] = {"validation_loss": loss}
-    if np.isfinite(loss):
-        measured = binary_metrics(validation.labels, logits.numpy())
-        metrics |= {f"validation_{name}": measured[name] for name in _VALIDATION_METRICS}
-    return metrics
+    ).numpy()  # (N,)
+    measured = validation_metrics(validation.labels, logits)
+    return {f"validation_{name}": value for name, value in measured.items()}, logits
 
 
 def _set_learning_rate(optimiser: torch.optim.Optimizer, settings: TrainingSpec, epoch: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 
 from rine_cache.cache import FeatureCache, join_shards, shard_path
+from rine_cache.calibration import calibrate
 from rine_cache.describe import describe
 from rine_cache.errors import ConfigError, ResultsError, RineCacheError
 from rine_cache.evaluate import SCHEMA as METRICS_SCHEMA
@@ -17,12 +19,14 @@ from rine_cache.evaluate import write_metrics
 from rine_cache.extract import Target, extract
 from rine_cache.features import feature_identity, open_part
 from rine_cache.heads.head import Head, HeadCard, build_network, load_heads, save_head
+from rine_cache.heads.importance import block_importance
+from rine_cache.heads.neighbours import BankSize
 from rine_cache.leaderboard import SCHEMA as LEADERBOARD_SCHEMA
 from rine_cache.leaderboard import write_leaderboard
 from rine_cache.passes import EncoderPasses, passes_of, total_passes
 from rine_cache.score import ScoredImages, score
 from rine_cache.specs.encoding import TrainViewSpec
-from rine_cache.specs.training import LinearHeadSpec
+from rine_cache.specs.training import LinearHeadSpec, NeighboursHeadSpec, RineHeadSpec
 from tests.conftest import CENTER, SIZE, StandInEncoder, refused
 
 if TYPE_CHECKING:
@@ -208,3 +212,37 @@ def test_the_command_prints_the_facts_of_a_folder(
     assert [line.split("  ")[0] for line in lines] == list(facts)
     assert f"encoder passes saved  {facts['encoder passes saved']}" in lines
     assert "holds no cache, head or scores" in refused(rine_cache("info", "."))
+
+
+def test_a_head_says_what_it_learnt(make_cache: Callable[..., MadeCache], tmp_path: Path) -> None:
+    identity = feature_identity(FeatureCache(make_cache(per_class=1).features))
+    labels = np.repeat([0, 1], [30, 12])
+    calibration = calibrate(labels, np.random.default_rng(0).normal(labels, 1.0))
+    card = HeadCard(
+        method="RINE",
+        head=RineHeadSpec(kind="rine", width=4, blocks=(0, 2)),
+        features=identity,
+        calibration=calibration,
+        importance=block_importance(torch.tensor([[0.0, 0.0, 0.0, 9.0], [1.0, 1.0, 1.0, 1.0]])),
+    )
+    save_head(Head(card, build_network(card.head, identity)), tmp_path / "a.safetensors")
+    facts = describe(tmp_path / "a.safetensors")
+    assert facts["channels led, by block"] == {"0": 0.25, "2": 0.75}
+    assert sum(facts["block weights, by block"].values()) == pytest.approx(1)
+    assert facts["calibrated on"] == {"real": 30, "fake": 12}
+    assert facts["temperature"] == calibration.temperature
+    assert facts["threshold at 5 % false positives"]["real_above"] == pytest.approx(1 / 30)
+    assert facts["threshold at 1 % false positives"]["logit"] is None
+    assert "100 are needed" in facts["threshold at 1 % false positives"]["reason"]
+    json.dumps(facts)
+
+
+def test_a_head_of_neighbours_says_how_many_images_it_compares_with(
+    make_cache: Callable[..., MadeCache], tmp_path: Path
+) -> None:
+    identity = feature_identity(FeatureCache(make_cache(per_class=1).features))
+    spec, bank = NeighboursHeadSpec(kind="neighbours", k=2), BankSize(real=4, fake=3)
+    card = HeadCard(method="nn", head=spec, features=identity, bank=bank)
+    save_head(Head(card, build_network(spec, identity, bank)), tmp_path / "a.safetensors")
+    facts = describe(tmp_path / "a.safetensors")
+    assert (facts["bank"], facts["trainable parameters"]) == ({"real": 4, "fake": 3}, 0)

@@ -21,10 +21,11 @@ from rine_cache.heads.head import (
     save_head,
 )
 from rine_cache.heads.linear import LinearHead
+from rine_cache.heads.neighbours import BankSize
 from rine_cache.heads.official import export_official, import_official
 from rine_cache.heads.rine import RineHead
 from rine_cache.passes import EncoderPasses
-from rine_cache.specs.training import LinearHeadSpec, RineHeadSpec
+from rine_cache.specs.training import HeadSpec, LinearHeadSpec, LogisticHeadSpec, NeighboursHeadSpec, RineHeadSpec
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = np.load(DATA / "head_golden.npz")
@@ -136,6 +137,54 @@ def test_a_head_made_before_passes_were_counted_loads_and_states_none(tmp_path: 
     safetensors.torch.save_file(state, tmp_path / "old.safetensors", {"rine_cache": json.dumps(card)})
     assert load_head(tmp_path / "old.safetensors").card == head.card
     assert head.card.passes == EncoderPasses()
+
+
+def test_an_imported_head_says_how_its_blocks_weigh() -> None:
+    head = official()
+    assert isinstance(head.network, RineHead)
+    assert head.card.importance is not None
+    weights = head.network.importance()  # (K, P)
+    assert head.card.importance.mean == pytest.approx(weights.mean(1).tolist(), abs=1e-6)
+    leads = [(weights.argmax(0) == block).double().mean().item() for block in range(24)]
+    assert head.card.importance.leads == pytest.approx(leads, abs=1e-6)
+    assert head.card.calibration is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "bank"),
+    [
+        (LogisticHeadSpec(kind="logistic"), None),
+        (LogisticHeadSpec(kind="logistic", blocks=(1, 3)), None),
+        (NeighboursHeadSpec(kind="neighbours", k=2), BankSize(real=3, fake=4)),
+    ],
+)
+def test_probes_are_saved_and_read_whole(tmp_path: Path, spec: HeadSpec, bank: BankSize | None) -> None:
+    network = build_network(spec, FEATURES, bank)
+    for name, value in network.state_dict().items():
+        value.copy_(torch.randn(value.shape))
+        assert value.dtype == (torch.float16 if name in ("real", "fake") else torch.float32)
+    head = Head(HeadCard(method="m", head=spec, features=FEATURES, bank=bank), network.eval())
+    save_head(head, tmp_path / "a.safetensors")
+    found = load_head(tmp_path / "a.safetensors")
+    assert found.card == head.card
+    inputs = torch.randn(2, len(head.card.blocks), 6) if head.card.blocks else torch.randn(2, 5)
+    with torch.no_grad():
+        assert torch.equal(found.network(inputs).logit, network(inputs).logit)
+
+
+def test_a_bank_of_another_size_than_its_card_says_is_refused(tmp_path: Path) -> None:
+    spec, bank = NeighboursHeadSpec(kind="neighbours"), BankSize(real=3, fake=4)
+    card = HeadCard(method="m", head=spec, features=FEATURES, bank=BankSize(real=3, fake=5))
+    save_head(Head(card, build_network(spec, FEATURES, bank)), tmp_path / "a.safetensors")
+    with pytest.raises(HeadError, match="do not fit its card"):
+        load_head(tmp_path / "a.safetensors")
+
+
+def test_a_linear_head_reads_the_mean_of_blocks_as_well_as_one_embedding() -> None:
+    network = build_network(LogisticHeadSpec(kind="logistic", blocks="all"), FEATURES)
+    assert isinstance(network, LinearHead)
+    tokens = torch.randn(3, 4, 6)
+    torch.testing.assert_close(network(tokens).logit, network.fc(tokens.sum(1) / 4)[:, 0])
 
 
 def test_an_imported_head_read_no_cache() -> None:

@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from rine_cache.calibration import calibrate
 from rine_cache.errors import CacheMismatchError
 from rine_cache.heads.head import FeatureIdentity, Head, HeadCard, build_network
+from rine_cache.heads.linear import LinearHead
 from rine_cache.predict import block_weights, predict
-from rine_cache.specs.training import HeadSpec, LinearHeadSpec, RineHeadSpec
+from rine_cache.specs.training import HeadSpec, LinearHeadSpec, LogisticHeadSpec, RineHeadSpec
 from tests.conftest import CENTER, SIZE, StandInEncoder
 
 if TYPE_CHECKING:
@@ -63,3 +65,33 @@ def test_block_weights_add_to_one_over_the_blocks_that_are_read() -> None:
     equal = block_weights(head_for(encoder, RineHeadSpec(kind="rine", width=8, tie=False)))
     assert equal == pytest.approx({0: 1 / 3, 1: 1 / 3, 2: 1 / 3})
     assert block_weights(head_for(encoder, LinearHeadSpec(kind="linear"))) is None
+
+
+def test_the_calibrated_probability_is_the_sigmoid_of_the_logit_over_the_temperature(tmp_path: Path) -> None:
+    encoder = StandInEncoder(batch_size=1)
+    Image.new("RGB", (SIZE, SIZE), "olive").save(tmp_path / "a.png")
+    head = head_for(encoder, RineHeadSpec(kind="rine", width=8))
+    rng = np.random.default_rng(0)
+    calibration = calibrate(np.arange(60) % 2, rng.normal(np.arange(60) % 2, 2.0))
+    (plain,) = predict([tmp_path / "a.png"], head, encoder, CENTER)
+    assert plain.probability is not None
+    assert plain.calibrated is None
+    calibrated = head._replace(card=head.card.model_copy(update={"calibration": calibration}))
+    (found,) = predict([tmp_path / "a.png"], calibrated, encoder, CENTER)
+    assert found.probability == plain.probability
+    logit = np.log(plain.probability / (1 - plain.probability))
+    assert calibration.temperature is not None
+    assert found.calibrated == pytest.approx(1 / (1 + np.exp(-logit / calibration.temperature)))
+
+
+def test_a_probe_on_several_blocks_predicts_from_their_mean(tmp_path: Path) -> None:
+    encoder = StandInEncoder(batch_size=1)
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    head = head_for(encoder, LogisticHeadSpec(kind="logistic", blocks=(0, 2)))
+    (found,) = predict([tmp_path / "a.png"], head, encoder, CENTER)
+    tokens = torch.from_numpy(encoder.encode(pixels[None]).tokens["ln_2"][[0, 2], 0].astype(np.float32))  # (K', D)
+    assert isinstance(head.network, LinearHead)
+    with torch.no_grad():
+        logit = head.network.fc(tokens.mean(0)).item()
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)

@@ -15,10 +15,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up. A module may import its own layer and those below it (design: "imports in one direction").
 LAYERS = (
     {"errors", "quarantine"},
-    {"files", "provenance", "progress", "devices", "markdown"},
+    {"files", "provenance", "progress", "devices", "markdown", "figures"},
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
-    | {"heads", "losses", "metrics", "selection", "hamming", "shortcuts", "passes"},
+    | {"heads", "losses", "metrics", "calibration", "selection", "hamming", "shortcuts", "passes"},
     {"features", "feature_windows", "inventory", "pairing", "readings"},
     {
         "sample",
@@ -28,6 +28,7 @@ LAYERS = (
         "seen_content",
         "packs",
         "train",
+        "probes",
         "score",
         "evaluate",
         "published",
@@ -36,7 +37,7 @@ LAYERS = (
         "predict",
     }
     | {"matrix", "heatmap", "audit", "audit_report", "duplicates", "duplicates_report", "metadata_baseline"}
-    | {"config_edit", "describe", "setting_choice"},
+    | {"config_edit", "describe", "setting_choice", "importance_figure"},
     {"cli", "__main__"},
 )
 
@@ -98,6 +99,7 @@ def test_one_module_knows_hdf5_and_none_knows_snakemake() -> None:
     ("module", "forbidden"),
     [
         ("rine_cache.train", "rine_cache.encoders PIL open_clip snakemake"),
+        ("rine_cache.probes", "rine_cache.encoders PIL open_clip snakemake"),
         ("rine_cache.score", "rine_cache.encoders PIL open_clip snakemake"),
         ("rine_cache.features", "rine_cache.encoders PIL open_clip"),
         ("rine_cache.leaderboard", "torch h5py PIL"),

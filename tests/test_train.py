@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from rine_cache.calibration import calibrate
 from rine_cache.errors import TrainingError
 from rine_cache.features import FeatureSet, open_part
 from rine_cache.heads.head import load_head, load_heads
+from rine_cache.heads.rine import RineHead
 from rine_cache.specs.base import parse
 from rine_cache.specs.encoding import TrainViewSpec
 from rine_cache.specs.training import ExperimentSpec
@@ -166,3 +168,24 @@ def test_a_folder_with_other_heads_is_refused_and_left_alone(
     with pytest.raises(TrainingError, match=r"seed7\.safetensors"):
         train_experiment(experiment(), *data, tmp_path / "heads", "cpu")
     assert len(load_heads(tmp_path / "heads")) == 2
+
+
+def test_a_card_keeps_what_the_head_learnt_at_its_chosen_epoch(
+    data: tuple[FeatureSet, FeatureSet], tmp_path: Path
+) -> None:
+    train_experiment(experiment(), *data, tmp_path / "heads", "cpu")
+    validation = data[1]
+    rows = np.arange(len(validation))
+    for head in load_heads(tmp_path / "heads"):
+        card = head.card
+        inputs = validation.tokens(rows, card.blocks, 0) if card.blocks else validation.embedding(rows, 0)
+        with torch.no_grad():
+            found = calibrate(validation.labels, head.network(inputs).logit.numpy())
+        assert card.calibration is not None
+        assert card.calibration.temperature == pytest.approx(found.temperature, rel=1e-4)
+        assert (card.calibration.n_real, card.calibration.n_fake) == (6, 12)
+        if isinstance(head.network, RineHead):
+            assert card.importance is not None
+            assert card.importance.mean == pytest.approx(head.network.importance().mean(1).tolist(), abs=1e-6)
+        else:
+            assert card.importance is None

@@ -32,7 +32,7 @@ def train(
     training_set: str,
     device: str,
 ) -> None:
-    """Train every method and seed of EXPERIMENT from caches; no image is read.
+    """Fit the probes of EXPERIMENT, and train its other methods with every seed, from caches; no image is read.
 
     EXPERIMENT is a YAML file with the keys of one of the config's `experiments`, or that section as inline JSON.
 
@@ -97,7 +97,7 @@ def score(heads: Path, features: Path, manifest: Path, dataset: str, view: str, 
 
 @click.group()
 def head() -> None:
-    """Import or export heads in the RINE authors' format, ``model_*_trainable.pth``."""
+    """Import or export heads in the RINE authors' format, ``model_*_trainable.pth``, or show what they learnt."""
 
 
 @head.command("import")
@@ -151,3 +151,37 @@ def export(source: Path, out: Path) -> None:
     from rine_cache.heads.official import export_official
 
     export_official(load_head(source), out)
+
+
+@head.command("weights")
+@click.argument("heads", nargs=-1, required=True, type=IN_PATH)
+@click.option(
+    "--figure", "figures", multiple=True, type=OUT_FILE, help="Also draw them: .svg or .png; may be repeated."
+)
+@log_option
+def weights(heads: tuple[Path, ...], figures: tuple[Path, ...]) -> None:
+    """Print how HEADS weigh the blocks that they read, counted from 0: what the Trainable Importance Estimator learnt.
+
+    For each head the weight, averaged over its channels, and the share of channels in which no block weighs more.
+
+    \b
+    Example:
+      rine-cache head weights results/heads/sample/RINE/seed*.safetensors --figure weights.svg
+    """
+    from rine_cache.heads.head import read_card
+    from rine_cache.importance_figure import draw_importance, importance_of
+    from rine_cache.markdown import markdown_table
+
+    cards = [read_card(path) for path in heads]
+    columns: list[dict[int, float]] = []
+    for card in cards:
+        learnt = importance_of(card)
+        columns += [dict(zip(card.blocks, values, strict=True)) for values in (learnt.mean, learnt.leads)]
+    header = [f"{card.method} {card.seed}: {name}" for card in cards for name in ("weight", "leads")]
+    body = [
+        [str(block), *(f"{column[block]:.4f}" if block in column else "" for column in columns)]
+        for block in sorted({block for column in columns for block in column})
+    ]
+    if figures:
+        draw_importance(cards, figures)
+    click.echo(markdown_table(["block", *header], body))

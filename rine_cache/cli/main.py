@@ -27,7 +27,7 @@ COMMANDS = {
     "import": ("packs", "Check a pack and use its caches here."),
     "train": ("heads", "Train an experiment's heads from caches."),
     "score": ("heads", "Score a cache with trained heads."),
-    "head": ("heads", "Import or export heads in the RINE authors' format."),
+    "head": ("heads", "Import, export, and look into heads."),
     "predict": ("predict", "Score your own images with a trained head."),
     "evaluate": ("results", "Turn scores into metrics by benchmark and protocol."),
     "leaderboard": ("results", "Build or show the leaderboard."),

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def predict(images: tuple[Path, ...], head_path: Path, weights: str, device: str, *, as_json: bool) -> None:
     """Give each of IMAGES its probability of being fake, and say how the head weighs the blocks.
 
-    The probability is the head's sigmoid output on the centre crop, as the leaderboard scores it. It is no
+    The probability is the head's sigmoid output on the centre crop, as the leaderboard scores it. Beside it stands
+    the calibrated one, whose temperature was fitted on the head's validation data, where it was. Neither is a
     certainty: a head knows the generators it was trained on.
 
     \b
@@ -57,9 +58,11 @@ def predict(images: tuple[Path, ...], head_path: Path, weights: str, device: str
         click.echo(json.dumps({"predictions": rows, "block_weights": importance}, indent=2))
     else:
         width = max(len(str(row.path)) for row in predictions)
-        click.echo(f"{'image'.ljust(width)}  probability of being fake")
+        calibrated = any(row.calibrated is not None for row in predictions)
+        click.echo(f"{'image'.ljust(width)}  probability of being fake{', and calibrated' if calibrated else ''}")
         for row in predictions:
             answer = f"{row.probability:.4f}" if row.probability is not None else f"not read ({row.problem})"
+            answer += f"  {row.calibrated:.4f}" if row.calibrated is not None else ""
             click.echo(f"{str(row.path).ljust(width)}  {answer}")
         if importance is not None:
             click.echo(f"\nweight of each block in {head.card.method} (seed {head.card.seed}), blocks counted from 0:")

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from rine_cache.calibration import Calibration
 from rine_cache.errors import CacheMismatchError, HeadError
 from rine_cache.files import written_whole
+from rine_cache.heads.importance import BlockImportance
 from rine_cache.heads.linear import LinearHead
+from rine_cache.heads.neighbours import BankSize, NeighboursHead
 from rine_cache.heads.rine import RineHead
 from rine_cache.passes import NOTHING_READ, EncoderPasses
 from rine_cache.provenance import canonical_json
 from rine_cache.specs.base import Name, Spec, parse
 from rine_cache.specs.blocks import resolve_blocks
 from rine_cache.specs.encoding import Tap
-from rine_cache.specs.training import HeadSpec, TrainingSpec
+from rine_cache.specs.training import EMBEDDING, HeadSpec, TrainingSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,13 +78,19 @@ class HeadCard(Spec):
     training_set
         Id of what it was trained on, empty if not stated.
     training
-        Its settings; null for an imported head.
+        Its settings; null for a probe, and for an imported head.
     training_fingerprint
         Digest over the caches, manifests and subsets it was trained and selected on.
     chosen_epoch
-        The epoch, from 1, whose validation loss was lowest.
+        The epoch, from 1, whose validation loss was lowest; null for a probe.
     validation
         Metrics on the validation data at that epoch.
+    calibration
+        What was fitted on the validation data's logits at that epoch; null for an imported head.
+    importance
+        What TIE learnt, for a head that has one.
+    bank
+        How many training images it compares with, for a head of nearest neighbours.
     code_version
         Of the code that trained or imported it.
     note
@@ -99,6 +108,9 @@ class HeadCard(Spec):
     training_fingerprint: str | None = None
     chosen_epoch: int | None = None
     validation: dict[str, float | None] = {}  # noqa: RUF012 - pydantic copies defaults
+    calibration: Calibration | None = None
+    importance: BlockImportance | None = None
+    bank: BankSize | None = None
     code_version: str = ""
     note: str = ""
     passes: EncoderPasses = NOTHING_READ
@@ -106,7 +118,7 @@ class HeadCard(Spec):
     @property
     def blocks(self) -> tuple[int, ...]:
         """The block numbers it reads, from 0; none for a head on the embedding."""
-        if self.head.kind == "linear":
+        if self.head.blocks == EMBEDDING:
             return ()
         return resolve_blocks(self.head.blocks, self.features.block_count)
 
@@ -138,19 +150,37 @@ class Head(NamedTuple):
             )
 
 
-def build_network(head: HeadSpec, features: FeatureIdentity) -> nn.Module:
+def build_network(head: HeadSpec, features: FeatureIdentity, bank: BankSize | None = None) -> nn.Module:
     """Make a head's network with fresh parameters, drawn from torch's global generator.
+
+    Parameters
+    ----------
+    head
+        Its architecture.
+    features
+        What it reads.
+    bank
+        Of a head of nearest neighbours, how many images it compares with; others have none.
 
     Raises
     ------
     ConfigError
         If its block subset does not fit the encoder.
+    HeadError
+        If the bank is not stated where it must be.
     """
-    if head.kind == "linear":
-        assert features.embedding_width is not None, "only imported RINE heads leave it out"
-        return LinearHead(features.embedding_width)
-    blocks = resolve_blocks(head.blocks, features.block_count)
-    return RineHead(len(blocks), features.token_width, layers=head.layers, width=head.width, tie=head.tie)
+    if head.kind == "rine":
+        blocks = resolve_blocks(head.blocks, features.block_count)
+        return RineHead(len(blocks), features.token_width, layers=head.layers, width=head.width, tie=head.tie)
+    if head.blocks != EMBEDDING:
+        resolve_blocks(head.blocks, features.block_count)
+        return LinearHead(features.token_width)
+    assert features.embedding_width is not None, "only imported RINE heads leave it out"
+    if head.kind == "neighbours":
+        if bank is None:
+            raise HeadError("a head of nearest neighbours does not state its bank's size; fit it again")
+        return NeighboursHead(bank, features.embedding_width, k=head.k)
+    return LinearHead(features.embedding_width)
 
 
 def save_head(head: Head, path: Path) -> None:
@@ -170,7 +200,7 @@ def load_head(path: Path) -> Head:
         If the file is missing, is no head of this project, or its parameters do not fit its card.
     """
     card, state = _read(path)
-    network = build_network(card.head, card.features)
+    network = build_network(card.head, card.features, card.bank)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

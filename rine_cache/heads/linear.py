@@ -1,4 +1,4 @@
-"""A linear probe on the encoder's embedding: the method of UniversalFakeDetect."""
+"""One linear layer: the linear probe of UniversalFakeDetect, and what logistic regression fits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class LinearHead(nn.Module):
-    """One linear layer, embedding to fake logit.
+    """One linear layer, embedding or CLS tokens to fake logit.
 
     Parameters
     ----------
-    embedding_width
-        E, width of the embedding.
+    width
+        Width of what it reads: E of an embedding, D of CLS tokens.
 
     Notes
     -----
@@ -26,10 +26,12 @@ class LinearHead(nn.Module):
     the embedding either.
     """
 
-    def __init__(self, embedding_width: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc = nn.Linear(embedding_width, 1)
+        self.fc = nn.Linear(width, 1)
 
-    def forward(self, embedding: torch.Tensor) -> HeadOutput:
-        """Score images from their embeddings, shape (B, E), float32, not normalised."""
-        return HeadOutput(self.fc(embedding).squeeze(1), None)
+    def forward(self, features: torch.Tensor) -> HeadOutput:
+        """Score images from embeddings, shape (B, E), or from the mean of CLS tokens, (B, K', D); not normalised."""
+        if features.ndim == 3:
+            features = features.mean(1)  # (B, D)
+        return HeadOutput(self.fc(features).squeeze(1), None)

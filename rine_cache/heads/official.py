@@ -15,6 +15,7 @@ import torch
 from rine_cache.errors import HeadError
 from rine_cache.files import written_whole
 from rine_cache.heads.head import FeatureIdentity, Head, HeadCard, build_network
+from rine_cache.heads.importance import block_importance
 from rine_cache.provenance import code_version
 from rine_cache.specs.base import parse
 from rine_cache.specs.training import RineHeadSpec
@@ -82,6 +83,7 @@ def import_official(path: Path, *, method: str, architecture: str, training_set:
         "head": head,
         "features": features,
         "training_set": training_set,
+        "importance": block_importance(alpha[0]),
         "code_version": code_version(),
         "note": note or f"imported from {path.name}",
     }

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from rine_cache.errors import nearest
 from rine_cache.specs.base import Name, Spec
 from rine_cache.specs.blocks import BlocksExpression, check_blocks
 from rine_cache.specs.encoding import Tap
 from rine_cache.specs.grid import AXES, expand_grid
+
+# What stands in the place of blocks for a head that reads the encoder's embedding instead.
+EMBEDDING = "embedding"
+
+
+def _list_as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _understood(value: BlocksExpression) -> BlocksExpression:
+    check_blocks(value)
+    return value
+
+
+def _understood_or_embedding(value: BlocksExpression) -> BlocksExpression:
+    try:
+        return value if value == EMBEDDING else _understood(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or {EMBEDDING}") from None
+
+
+Blocks = Annotated[BlocksExpression, BeforeValidator(_list_as_tuple), AfterValidator(_understood)]
+BlocksOrEmbedding = Annotated[
+    BlocksExpression, BeforeValidator(_list_as_tuple), AfterValidator(_understood_or_embedding)
+]
 
 
 class RineHeadSpec(Spec):
@@ -30,27 +55,54 @@ class RineHeadSpec(Spec):
     """
 
     kind: Literal["rine"]
-    blocks: BlocksExpression = "all"
+    blocks: Blocks = "all"
     layers: int = Field(default=2, ge=1, le=16)
     width: int = Field(default=1024, ge=1, le=8192)
     tie: bool = True
-
-    @field_validator("blocks", mode="before")
-    @classmethod
-    def _list_is_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-    @field_validator("blocks")
-    @classmethod
-    def _blocks_are_understood(cls, value: BlocksExpression) -> BlocksExpression:
-        check_blocks(value)
-        return value
 
 
 class LinearHeadSpec(Spec):
     """One linear layer on the encoder's embedding: what UniversalFakeDetect trains (arXiv:2302.10174)."""
 
     kind: Literal["linear"]
+    blocks: ClassVar[BlocksExpression] = EMBEDDING
+
+
+class LogisticHeadSpec(Spec):
+    """A probe: scikit-learn's logistic regression, with an L2 penalty, kept as one linear layer.
+
+    Attributes
+    ----------
+    blocks
+        What it reads: the embedding, or the mean of these blocks' CLS tokens, of one block that block's alone.
+    C
+        Inverse strength of the penalty, as scikit-learn has it: smaller is stronger.
+    standardise
+        Whether each feature is brought to mean 0 and deviation 1 over the training images first. The layer that is
+        kept has it folded in, and reads features as they are.
+    max_iter
+        Iterations of the solver at the most. A fit that needs more is refused.
+    """
+
+    kind: Literal["logistic"]
+    blocks: BlocksOrEmbedding = EMBEDDING
+    C: float = Field(default=1.0, gt=0)
+    standardise: bool = True
+    max_iter: int = Field(default=1000, ge=1)
+
+
+class NeighboursHeadSpec(Spec):
+    """A probe: the nearest training images in the embedding, UniversalFakeDetect's second method (arXiv:2302.10174).
+
+    Attributes
+    ----------
+    k
+        How many images of each class are compared: the nearest ones, by cosine distance.
+    """
+
+    kind: Literal["neighbours"]
+    blocks: ClassVar[BlocksExpression] = EMBEDDING
+    k: int = Field(default=1, ge=1)
 
 
 class OfficialHeadSpec(Spec):
@@ -65,12 +117,19 @@ class OfficialHeadSpec(Spec):
     """
 
     kind: Literal["official"]
+    blocks: ClassVar[BlocksExpression] = "all"
     file: str
     obtain: str = ""
 
 
-HeadSpec = Annotated[RineHeadSpec | LinearHeadSpec, Field(discriminator="kind")]
-AnyHeadSpec = Annotated[RineHeadSpec | LinearHeadSpec | OfficialHeadSpec, Field(discriminator="kind")]
+ProbeSpec = LogisticHeadSpec | NeighboursHeadSpec
+HeadSpec = Annotated[RineHeadSpec | LinearHeadSpec | LogisticHeadSpec | NeighboursHeadSpec, Field(discriminator="kind")]
+AnyHeadSpec = Annotated[
+    RineHeadSpec | LinearHeadSpec | LogisticHeadSpec | NeighboursHeadSpec | OfficialHeadSpec,
+    Field(discriminator="kind"),
+]
+# Kinds of heads that are fitted in one step: they take no training settings, and nothing in them is random.
+_PROBES = ("logistic", "neighbours")
 
 
 class TrainingSpec(Spec):
@@ -114,7 +173,10 @@ def _with_grid(schema: dict[str, Any]) -> None:
 
 
 class MethodSpec(Spec):
-    """One row group of the leaderboard: a head and how it is trained, over the experiment's seeds."""
+    """One row group of the leaderboard: a head and how it is trained, over the experiment's seeds.
+
+    A probe is not trained: it takes no `training`, and is one head whatever the seeds.
+    """
 
     model_config = ConfigDict(json_schema_extra=_with_grid)
 
@@ -127,6 +189,17 @@ class MethodSpec(Spec):
         if self.head.kind == "linear" and self.training.xi > 0:
             raise ValueError("a linear head has no z to contrast; set training.xi: 0")
         return self
+
+    @model_validator(mode="after")
+    def _probes_are_not_trained(self) -> MethodSpec:
+        if self.is_probe and self.training != TrainingSpec():
+            raise ValueError(f"a {self.head.kind} probe takes no training settings; its own stand under head")
+        return self
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether its head is fitted in one step, without gradient training."""
+        return self.head.kind in _PROBES
 
 
 def oracle_id(choice: str) -> str:
@@ -147,9 +220,10 @@ class ExperimentSpec(Spec):
         Name of a training set in the config; the leaderboard's `training_set` id. Of official heads, what they were
         trained on: its data need not be here.
     seeds
-        One head per method and seed; the leaderboard gives their mean and spread.
+        One head per method and seed; the leaderboard gives their mean and spread. Probes draw nothing at random and
+        are one head each, of seed 0.
     training
-        Settings shared by all methods; a method's own `training` overrides them key by key.
+        Settings shared by all methods but probes; a method's own `training` overrides them key by key.
     methods
         Method ids and their heads. One with a ``grid`` of settings, such as ``{xi: [.1, .2], width: [128, 256]}``,
         stands for a method of each combination, named by it; see `rine_cache.specs.grid`.
@@ -197,6 +271,9 @@ class ExperimentSpec(Spec):
             own = (method.get("training") or {}) if isinstance(method, dict) else None
             if not isinstance(own, dict) or not isinstance(shared, dict):
                 return method
+            head = method.get("head")
+            if isinstance(head, dict) and head.get("kind") in _PROBES:
+                return method
             return {**method, "training": {**shared, **own}}
 
         return {**data, "methods": {name: inheriting(method) for name, method in data["methods"].items()}}
@@ -226,6 +303,13 @@ class ExperimentSpec(Spec):
     def method_ids(self) -> list[Name]:
         """All ids that the leaderboard gets from it: of methods, of choices and of their oracles."""
         return [*self.methods, *self.choices, *(oracle_id(name) for name in self.choices)]
+
+    @property
+    def heads(self) -> tuple[tuple[Name, int], ...]:
+        """Its heads by method and seed, in order: one a seed, but of a probe one alone, of seed 0."""
+        return tuple(
+            (name, seed) for name, method in self.methods.items() for seed in ((0,) if method.is_probe else self.seeds)
+        )
 
     @property
     def official_files(self) -> dict[Name, str]:
