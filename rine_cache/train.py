@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import torch
 
 from rine_cache.errors import TrainingError
@@ -79,7 +80,7 @@ def train_experiment(
             card = trained.head.card
             LOG.info("%s seed %d: epoch %s of %d chosen", method, seed, card.chosen_epoch, len(trained.curve))
     with written_whole(output / CURVES) as temporary:
-        pl.DataFrame(curves).write_parquet(temporary)
+        pq.write_table(pl.DataFrame(curves).to_arrow(), temporary)
 
 
 def train_head(
