@@ -106,8 +106,9 @@ class Readings:
         return last if reading.schema_version == CACHE_SCHEMA_VERSION and cache in reading.caches else None
 
     def _was_deleted(self, out: Path, number: int) -> bool:
-        made = any(self._folder.glob(f"{number}.*.done"))
-        return made and not out.exists() and not any(out.with_suffix(".shards").glob("*.h5"))
+        """Say whether a cache is gone, and not all of its shards that were made are there to be joined."""
+        made = [path.name.removesuffix(".done").partition(".")[2] for path in self._folder.glob(f"{number}.*.done")]
+        return not out.exists() and any(not (out.with_suffix(".shards") / f"{shard}.h5").exists() for shard in made)
 
     def _add(self, cache: CacheSpec) -> int:
         """Put a cache into a new reading: the joint one, or one of its own if it is there and was made elsewhere."""

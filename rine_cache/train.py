@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import torch
 
 from rine_cache.calibration import calibrate
@@ -98,7 +99,7 @@ def train_experiment(
             card = trained.head.card
             LOG.info("%s seed %d: epoch %s of %d chosen", method, seed, card.chosen_epoch, len(trained.curve))
     with written_whole(output / CURVES) as temporary:
-        pl.DataFrame(curves, _CURVE).write_parquet(temporary)
+        pq.write_table(pl.DataFrame(curves, _CURVE).to_arrow(), temporary)
 
 
 def train_head(

@@ -102,7 +102,7 @@ def test_a_deleted_cache_is_read_anew_and_alone(tmp_path: Path, first: tuple[Cac
     center, jpeg = first
     jpeg.out.unlink()
     assert read_together(tmp_path, *first) == [1, 1], "its shards are there: it needs only to be joined"
-    shutil.rmtree(jpeg.out.with_suffix(".shards"))
+    (jpeg.out.with_suffix(".shards") / "1-of-1.h5").unlink()
     assert read_together(tmp_path, *first) == [1, 2]
     assert Readings(tmp_path / "readings").caches_of(1, {center.out, jpeg.out}) == [center]
 
@@ -258,3 +258,22 @@ def test_a_job_on_another_machine_reads_the_configuration_anew_and_finds_its_cac
     (folder / "results/features/readings/test/1.2-of-2.done").unlink()
     job = ["--target-jobs", "extract:dataset=test,reading=1,shard=2,shards=2", "--allowed-rules", "extract"]
     assert planned(folder, path, *job, "--mode", "remote") == [ONE.format(2)]
+
+
+def test_a_shard_that_was_deleted_is_made_again_by_the_next_run(made: Path, tmp_path: Path) -> None:
+    """As `rine-cache verify` tells whoever finds one damaged."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(made, folder, symlinks=True)
+    path, (target, *_) = configure(folder, "jpeg50"), caches(folder, "jpeg50")
+    shard = folder / target.replace("test.h5", "test.shards/2-of-2.h5")
+    before = shard.read_bytes()
+    (folder / target).unlink()
+    shard.unlink()
+    output = snakemake(folder, path, "--", *caches(folder))
+    assert [job.partition(",")[0] for job in jobs_of(output)] == [
+        "encoding test through jpeg50 with small (ln_2)",
+        "encoding test through jpeg50 with small (ln_2)",
+        "joining test through jpeg50 with small (ln_2)",
+    ]
+    assert shard.read_bytes() == before
+    assert FeatureCache(folder / target).damage() == []
