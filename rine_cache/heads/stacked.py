@@ -1,0 +1,241 @@
+"""Heads of one shape trained at once: forward, loss and backward of the whole stack, written out.
+
+The plain network (`rine_cache.heads.rine`) with torch's autograd, dropout and optimiser spends more of a small head's
+time on random numbers, copies and single passes over memory than on products. Here the heads share masked tokens and
+coins, activations are overwritten by their own gradients, blocks are taken a few at a time so that what one step writes
+the next still finds in the processor's cache, and the products are the fastest that the device has.
+
+Letters: H heads, K' blocks that each reads, B batch, D token width, P head width, Q layers per projection, E embedding
+width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from rine_cache.heads.coins import Coins, Masks
+from rine_cache.heads.products import linear
+from rine_cache.losses import bce_gradient, contrastive_gradient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor, nn
+
+    from rine_cache.heads.linear import LinearHead
+    from rine_cache.heads.rine import RineHead
+
+_CHUNK_ELEMENTS = 1 << 19  # of one head's activations on a CPU, 2 MiB: about a core's own cache
+
+
+class HeadLosses(NamedTuple):
+    """A batch's losses, each of shape (H,): cross-entropy summed over the batch, contrastive not times xi."""
+
+    bce: Tensor
+    contrastive: Tensor
+
+
+class Scratch:
+    """Memory for activations, which stacks that take turns take in turn."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Return memory of a shape, its values undefined, its device and type those of `like`."""
+        size = torch.Size(shape).numel()
+        held = self._memory.get(name)
+        if held is None or held.numel() < size or (held.device, held.dtype) != (like.device, like.dtype):
+            held = self._memory[name] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return held[:size].view(shape)
+
+
+def stacked_parameters(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """Copy the parameters of networks of one shape side by side: their names, and shapes (H, ...)."""
+    states = [network.state_dict() for network in networks]
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+
+class StackedRine:
+    """H RINE heads of one shape.
+
+    Attributes
+    ----------
+    parameters
+        By their names in `RineHead`, each of shape (H, ...). `gradients` leaves each one's gradient in its ``grad``.
+    """
+
+    def __init__(self, networks: Sequence[RineHead], xi: Tensor, temperature: Tensor, scratch: Scratch) -> None:
+        """Copy the networks. `xi` and `temperature`, both (H,), are the loss's; `xi` is positive for all, or zero."""
+        self.parameters = stacked_parameters(networks)
+        first = self.parameters["proj1.1.weight"]
+        self._heads, self._width, self._token_width = first.shape
+        self._layers = sum(name.startswith("proj1.") and name.endswith(".weight") for name in self.parameters)
+        self._first = [f"proj1.{1 + 3 * layer}" for layer in range(self._layers)]
+        self._then = [*(f"proj2.{1 + 3 * layer}" for layer in range(self._layers)), "head.0", "head.3"]
+        self._blocks = len(networks[0].importance())
+        self._tie = "alpha" in self.parameters
+        self._xi, self._temperature = xi, temperature
+        self._scratch, self._masks = scratch, Masks()
+
+    @torch.no_grad()
+    def logits(self, tokens: Sequence[Tensor]) -> Tensor:
+        """Score images, (H, B), from each head's CLS tokens, H tensors (K', B, D), which heads may share."""
+        state = self._weigh(tokens, self._importance(), None, [])  # (H, B, P)
+        for name in self._then:
+            state = self._layer(name, state)  # (H, B, P)
+        return self._logits(state)
+
+    @torch.no_grad()
+    def gradients(self, tokens: Sequence[Tensor], labels: Tensor, coins: Coins) -> HeadLosses:
+        """Compute a batch's losses and gradients.
+
+        Parameters
+        ----------
+        tokens
+            Each head's CLS tokens after dropout, H tensors (K', B, D), which heads may share.
+        labels
+            0 real, 1 fake, shape (B,).
+        coins
+            The coins of the hidden layers: a mask for each of the layers over the blocks, in their order, then for
+            what Q2 gets, and for the layers after it.
+        """
+        size = len(labels) * self._width
+        block_coins = [coins.toss(self._blocks, size, labels.device) for _ in self._first]  # each (K', W)
+        coins_then = coins.toss(len(self._then) + 1, size, labels.device)
+        masks = Masks()(coins_then, size).reshape(-1, len(labels), self._width)  # (Q + 3, B, P)
+
+        importance = self._importance()  # (H, K', P)
+        shape = (self._heads, self._blocks, len(labels), self._width)
+        states = [self._scratch(f"layer {layer}", importance, *shape) for layer in range(self._layers)]  # (H, K', B, P)
+        weighed = self._weigh(tokens, importance, block_coins, states)  # (H, B, P)
+        inputs = [weighed.mul_(masks[0])]  # each (H, B, P)
+        for name, mask in zip(self._then, masks[1:], strict=True):
+            inputs.append(self._layer(name, inputs[-1]).mul_(mask))
+
+        bce, gradient = bce_gradient(self._logits(inputs[-1]), labels)  # (H,), (H, B)
+        contrastive, by_z = torch.zeros_like(bce), None
+        if self._xi[0] > 0:
+            contrastive, by_z = contrastive_gradient(inputs[self._layers], labels, self._temperature)
+            by_z.mul_(self._xi[:, None, None])  # (H, B, P)
+        by_weighed = self._back_to_weighed(gradient, by_z, inputs).mul_(masks[0])  # (H, B, P)
+        self._back_to_tokens(by_weighed, importance, states, tokens)
+        return HeadLosses(bce, contrastive)
+
+    def _importance(self) -> Tensor:
+        if self._tie:
+            return torch.softmax(self.parameters["alpha"].squeeze(1), dim=1)  # (H, K', P)
+        like = self.parameters["head.6.bias"]
+        return like.new_full((1, 1, 1), 1 / self._blocks).expand(self._heads, self._blocks, self._width)
+
+    def _layer(self, name: str, rows: Sequence[Tensor] | Tensor) -> Tensor:
+        """Apply a linear layer and ReLU: H of (R, D) to (H, R, P)."""
+        return linear(rows, self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"], relu=True)
+
+    def _logits(self, state: Tensor) -> Tensor:
+        # A product with one column is a sum to every library.
+        products = state * self.parameters["head.6.weight"]  # (H, B, P)
+        return products.sum(2).add_(self.parameters["head.6.bias"])  # (H, B)
+
+    def _chunks(self, rows: int) -> Iterator[slice]:
+        """Cut the blocks, each of so many rows, into pieces that a processor's cache holds; on a GPU into one."""
+        on_cpu = self.parameters["head.6.bias"].device.type == "cpu"
+        blocks = max(1, _CHUNK_ELEMENTS // (rows * self._width)) if on_cpu else self._blocks
+        for start in range(0, self._blocks, blocks):
+            yield slice(start, min(start + blocks, self._blocks))
+
+    def _weigh(
+        self, tokens: Sequence[Tensor], importance: Tensor, coins: list[Tensor] | None, states: list[Tensor]
+    ) -> Tensor:
+        """Project every block's tokens and add them up by importance, (H, B, P).
+
+        With coins, mask each layer's result, and keep it in `states`.
+        """
+        rows = tokens[0].shape[1]
+        weighed = importance.new_zeros(self._heads, rows, self._width)  # (H, B, P)
+        for chunk in self._chunks(rows):
+            state: Sequence[Tensor] | Tensor = [token[chunk].flatten(0, 1) for token in tokens]  # each (R, D)
+            for layer, name in enumerate(self._first):
+                done = self._layer(name, state)  # (H, R, P)
+                if coins is None:
+                    state = done
+                else:
+                    mask = self._masks(coins[layer][chunk], rows * self._width).reshape(done.shape[1:])  # (R, P)
+                    state = torch.mul(done, mask, out=states[layer][:, chunk].flatten(1, 2))
+            projected = state.unflatten(1, (-1, rows))  # (H, k, B, P)
+            for position, block in enumerate(range(self._blocks)[chunk]):
+                weighed.addcmul_(projected[:, position], importance[:, block, None])
+        return weighed
+
+    def _back_to_weighed(self, by_logit: Tensor, by_z: Tensor | None, inputs: list[Tensor]) -> Tensor:
+        """Set the gradients of Q2 and the classifier; return that of what Q2 gets, (H, B, P)."""
+        parameters = self.parameters
+        column = by_logit.unsqueeze(2)  # (H, B, 1)
+        parameters["head.6.weight"].grad = (column * inputs[-1]).sum(1, keepdim=True)  # (H, 1, P)
+        parameters["head.6.bias"].grad = by_logit.sum(1, keepdim=True)  # (H, 1)
+        gradient = column * parameters["head.6.weight"]  # (H, B, P)
+        for layer in reversed(range(len(self._then))):
+            if by_z is not None and layer + 1 == self._layers:
+                gradient += by_z
+            name, before, after = self._then[layer], inputs[layer], inputs[layer + 1]
+            _through_relu(gradient, after, out=gradient).mul_(2)
+            parameters[f"{name}.weight"].grad = linear(gradient.mT, before.mT)  # (H, P, P)
+            parameters[f"{name}.bias"].grad = gradient.sum(1)  # (H, P)
+            gradient = linear(gradient, parameters[f"{name}.weight"].mT)  # (H, B, P)
+        return gradient
+
+    def _back_to_tokens(
+        self, by_weighed: Tensor, importance: Tensor, states: list[Tensor], tokens: Sequence[Tensor]
+    ) -> None:
+        """Set the gradients of TIE and Q1. Each layer's state becomes its gradient, in place."""
+        parameters = self.parameters
+        rows = by_weighed.shape[1]
+        doubled = by_weighed * 2  # (H, B, P): a coin that kept a value doubled it
+        by_importance = torch.empty_like(importance, memory_format=torch.contiguous_format)  # (H, K', P)
+        for block in range(self._blocks):
+            state = states[-1][:, block]  # (H, B, P)
+            if self._tie:
+                by_importance[:, block] = (state * by_weighed).sum(1)
+            _through_relu(doubled * importance[:, block, None], state, out=state)
+        if self._tie:
+            common = (importance * by_importance).sum(1, keepdim=True)  # (H, 1, P)
+            parameters["alpha"].grad = (importance * (by_importance - common)).unsqueeze(1)  # (H, 1, K', P)
+        for layer in reversed(range(self._layers)):
+            name, gradient = self._first[layer], states[layer].flatten(1, 2)  # (H, K' B, P)
+            below = states[layer - 1].flatten(1, 2) if layer else [token.flatten(0, 1) for token in tokens]
+            parameters[f"{name}.weight"].grad = linear(gradient.mT, [matrix.mT for matrix in below])
+            parameters[f"{name}.bias"].grad = gradient.sum(1)  # (H, P)
+            if not layer:
+                break
+            weight = parameters[f"{name}.weight"].mT * 2  # (H, P, P): for the coins of the layer below
+            for chunk in self._chunks(rows):
+                kept = states[layer - 1][:, chunk].flatten(1, 2)  # (H, R, P)
+                _through_relu(linear(states[layer][:, chunk].flatten(1, 2), weight), kept, out=kept)
+
+
+class StackedLinear:
+    """H linear heads on the embedding; `parameters` as of `StackedRine`, by their names in `LinearHead`."""
+
+    def __init__(self, networks: Sequence[LinearHead]) -> None:
+        self.parameters = stacked_parameters(networks)
+
+    @torch.no_grad()
+    def logits(self, embedding: Tensor) -> Tensor:
+        """Score images, (H, B), from their embeddings, (B, E)."""
+        weight, bias = self.parameters["fc.weight"], self.parameters["fc.bias"]  # (H, 1, E), (H, 1)
+        return (weight * embedding).sum(2).add_(bias)  # (H, B)
+
+    @torch.no_grad()
+    def gradients(self, embedding: Tensor, labels: Tensor) -> HeadLosses:
+        """Compute a batch's losses and gradients."""
+        bce, gradient = bce_gradient(self.logits(embedding), labels)  # (H,), (H, B)
+        self.parameters["fc.weight"].grad = (gradient.unsqueeze(2) * embedding).sum(1, keepdim=True)  # (H, 1, E)
+        self.parameters["fc.bias"].grad = gradient.sum(1, keepdim=True)  # (H, 1)
+        return HeadLosses(bce, torch.zeros_like(bce))
+
+
+def _through_relu(gradient: Tensor, result: Tensor, *, out: Tensor) -> Tensor:
+    """Keep a gradient where ReLU and a coin let a value through, which is where the result is positive."""
+    return torch.ops.aten.threshold_backward.grad_input(gradient, result, 0, grad_input=out)  # type: ignore[no-any-return]
