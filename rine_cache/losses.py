@@ -78,7 +78,9 @@ def contrastive_gradient(z: torch.Tensor, labels: torch.Tensor, temperature: tor
     positive = labels[:, None] == labels[None, :]  # (B, B)
     positive.fill_diagonal_(fill_value=False)
     positives = positive.sum(1, keepdim=True)  # (B, 1)
-    share = positive.to(z.dtype) / positives.clamp(min=1)  # (B, B): each anchor's positives share one, or there are none
+    share = positive.to(z.dtype) / positives.clamp(
+        min=1
+    )  # (B, B): each anchor's positives share one, or there are none
     loss = -torch.where(positive, log_probability * share, 0.0).sum((1, 2)) / count  # (H,)
     by_similarity = log_probability.exp_().mul_(positives > 0).sub_(share)  # (H, B, B)
     by_similarity = (by_similarity + by_similarity.mT).div_(count * temperature[:, None, None])  # (H, B, B)

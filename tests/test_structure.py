@@ -19,7 +19,7 @@ LAYERS = (
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
     | {"heads", "losses", "metrics", "selection", "hamming", "shortcuts", "passes"},
-    {"features", "inventory", "pairing"},
+    {"features", "inventory", "pairing", "training_plan"},
     {
         "sample",
         "extract",
@@ -27,6 +27,8 @@ LAYERS = (
         "seen_content",
         "packs",
         "train",
+        "training_batches",
+        "training_stack",
         "score",
         "evaluate",
         "published",

@@ -11,11 +11,11 @@ width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
-from rine_cache.heads.coins import Coins, Masks
+from rine_cache.heads.coins import Masks
 from rine_cache.heads.products import linear
 from rine_cache.losses import bce_gradient, contrastive_gradient
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from rine_cache.heads.linear import LinearHead
-    from rine_cache.heads.rine import RineHead
+    from rine_cache.heads.coins import Coins
+
 
 _CHUNK_ELEMENTS = 1 << 19  # of one head's activations on a CPU, 2 MiB: about a core's own cache
 
@@ -52,6 +52,24 @@ class Scratch:
         return held[:size].view(shape)
 
 
+class StackedHeads(Protocol):
+    """H heads of one shape.
+
+    Attributes
+    ----------
+    parameters
+        By their names in the plain network, each of shape (H, ...). `gradients` leaves each one's in its ``grad``.
+    """
+
+    parameters: dict[str, Tensor]
+
+    def logits(self, inputs: Sequence[Tensor], /) -> Tensor:
+        """Score images, (H, B), from what each head reads, H tensors, which heads may share."""
+
+    def gradients(self, inputs: Sequence[Tensor], labels: Tensor, coins: Coins, /) -> HeadLosses:
+        """Compute a batch's losses and gradients; labels have shape (B,)."""
+
+
 def stacked_parameters(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
     """Copy the parameters of networks of one shape side by side: their names, and shapes (H, ...)."""
     states = [network.state_dict() for network in networks]
@@ -59,23 +77,16 @@ def stacked_parameters(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
 
 
 class StackedRine:
-    """H RINE heads of one shape.
+    """H RINE heads, as `StackedHeads`."""
 
-    Attributes
-    ----------
-    parameters
-        By their names in `RineHead`, each of shape (H, ...). `gradients` leaves each one's gradient in its ``grad``.
-    """
-
-    def __init__(self, networks: Sequence[RineHead], xi: Tensor, temperature: Tensor, scratch: Scratch) -> None:
-        """Copy the networks. `xi` and `temperature`, both (H,), are the loss's; `xi` is positive for all, or zero."""
+    def __init__(self, networks: Sequence[nn.Module], xi: Tensor, temperature: Tensor, scratch: Scratch) -> None:
+        """Copy networks, each a `RineHead`. The loss's `xi`, (H,), is positive for all or zero; `temperature`, (H,)."""
         self.parameters = stacked_parameters(networks)
         first = self.parameters["proj1.1.weight"]
-        self._heads, self._width, self._token_width = first.shape
+        self._heads, self._width, _ = first.shape
         self._layers = sum(name.startswith("proj1.") and name.endswith(".weight") for name in self.parameters)
         self._first = [f"proj1.{1 + 3 * layer}" for layer in range(self._layers)]
         self._then = [*(f"proj2.{1 + 3 * layer}" for layer in range(self._layers)), "head.0", "head.3"]
-        self._blocks = len(networks[0].importance())
         self._tie = "alpha" in self.parameters
         self._xi, self._temperature = xi, temperature
         self._scratch, self._masks = scratch, Masks()
@@ -83,7 +94,7 @@ class StackedRine:
     @torch.no_grad()
     def logits(self, tokens: Sequence[Tensor]) -> Tensor:
         """Score images, (H, B), from each head's CLS tokens, H tensors (K', B, D), which heads may share."""
-        state = self._weigh(tokens, self._importance(), None, [])  # (H, B, P)
+        state = self._weigh(tokens, self._importance(len(tokens[0])), None, [])  # (H, B, P)
         for name in self._then:
             state = self._layer(name, state)  # (H, B, P)
         return self._logits(state)
@@ -102,13 +113,13 @@ class StackedRine:
             The coins of the hidden layers: a mask for each of the layers over the blocks, in their order, then for
             what Q2 gets, and for the layers after it.
         """
-        size = len(labels) * self._width
-        block_coins = [coins.toss(self._blocks, size, labels.device) for _ in self._first]  # each (K', W)
+        size, blocks = len(labels) * self._width, len(tokens[0])
+        block_coins = [coins.toss(blocks, size, labels.device) for _ in self._first]  # each (K', W)
         coins_then = coins.toss(len(self._then) + 1, size, labels.device)
         masks = Masks()(coins_then, size).reshape(-1, len(labels), self._width)  # (Q + 3, B, P)
 
-        importance = self._importance()  # (H, K', P)
-        shape = (self._heads, self._blocks, len(labels), self._width)
+        importance = self._importance(blocks)  # (H, K', P)
+        shape = (self._heads, blocks, len(labels), self._width)
         states = [self._scratch(f"layer {layer}", importance, *shape) for layer in range(self._layers)]  # (H, K', B, P)
         weighed = self._weigh(tokens, importance, block_coins, states)  # (H, B, P)
         inputs = [weighed.mul_(masks[0])]  # each (H, B, P)
@@ -124,11 +135,11 @@ class StackedRine:
         self._back_to_tokens(by_weighed, importance, states, tokens)
         return HeadLosses(bce, contrastive)
 
-    def _importance(self) -> Tensor:
+    def _importance(self, blocks: int) -> Tensor:
         if self._tie:
             return torch.softmax(self.parameters["alpha"].squeeze(1), dim=1)  # (H, K', P)
         like = self.parameters["head.6.bias"]
-        return like.new_full((1, 1, 1), 1 / self._blocks).expand(self._heads, self._blocks, self._width)
+        return like.new_full((1, 1, 1), 1 / blocks).expand(self._heads, blocks, self._width)
 
     def _layer(self, name: str, rows: Sequence[Tensor] | Tensor) -> Tensor:
         """Apply a linear layer and ReLU: H of (R, D) to (H, R, P)."""
@@ -139,12 +150,12 @@ class StackedRine:
         products = state * self.parameters["head.6.weight"]  # (H, B, P)
         return products.sum(2).add_(self.parameters["head.6.bias"])  # (H, B)
 
-    def _chunks(self, rows: int) -> Iterator[slice]:
-        """Cut the blocks, each of so many rows, into pieces that a processor's cache holds; on a GPU into one."""
+    def _chunks(self, blocks: int, rows: int) -> Iterator[slice]:
+        """Cut blocks, each of so many rows, into pieces that a processor's cache holds; on a GPU into one."""
         on_cpu = self.parameters["head.6.bias"].device.type == "cpu"
-        blocks = max(1, _CHUNK_ELEMENTS // (rows * self._width)) if on_cpu else self._blocks
-        for start in range(0, self._blocks, blocks):
-            yield slice(start, min(start + blocks, self._blocks))
+        step = max(1, _CHUNK_ELEMENTS // (rows * self._width)) if on_cpu else blocks
+        for start in range(0, blocks, step):
+            yield slice(start, min(start + step, blocks))
 
     def _weigh(
         self, tokens: Sequence[Tensor], importance: Tensor, coins: list[Tensor] | None, states: list[Tensor]
@@ -153,9 +164,9 @@ class StackedRine:
 
         With coins, mask each layer's result, and keep it in `states`.
         """
-        rows = tokens[0].shape[1]
+        blocks, rows, _ = tokens[0].shape
         weighed = importance.new_zeros(self._heads, rows, self._width)  # (H, B, P)
-        for chunk in self._chunks(rows):
+        for chunk in self._chunks(blocks, rows):
             state: Sequence[Tensor] | Tensor = [token[chunk].flatten(0, 1) for token in tokens]  # each (R, D)
             for layer, name in enumerate(self._first):
                 done = self._layer(name, state)  # (H, R, P)
@@ -165,7 +176,7 @@ class StackedRine:
                     mask = self._masks(coins[layer][chunk], rows * self._width).reshape(done.shape[1:])  # (R, P)
                     state = torch.mul(done, mask, out=states[layer][:, chunk].flatten(1, 2))
             projected = state.unflatten(1, (-1, rows))  # (H, k, B, P)
-            for position, block in enumerate(range(self._blocks)[chunk]):
+            for position, block in enumerate(range(blocks)[chunk]):
                 weighed.addcmul_(projected[:, position], importance[:, block, None])
         return weighed
 
@@ -191,10 +202,10 @@ class StackedRine:
     ) -> None:
         """Set the gradients of TIE and Q1. Each layer's state becomes its gradient, in place."""
         parameters = self.parameters
-        rows = by_weighed.shape[1]
+        blocks, rows, _ = tokens[0].shape
         doubled = by_weighed * 2  # (H, B, P): a coin that kept a value doubled it
         by_importance = torch.empty_like(importance, memory_format=torch.contiguous_format)  # (H, K', P)
-        for block in range(self._blocks):
+        for block in range(blocks):
             state = states[-1][:, block]  # (H, B, P)
             if self._tie:
                 by_importance[:, block] = (state * by_weighed).sum(1)
@@ -210,28 +221,29 @@ class StackedRine:
             if not layer:
                 break
             weight = parameters[f"{name}.weight"].mT * 2  # (H, P, P): for the coins of the layer below
-            for chunk in self._chunks(rows):
+            for chunk in self._chunks(blocks, rows):
                 kept = states[layer - 1][:, chunk].flatten(1, 2)  # (H, R, P)
                 _through_relu(linear(states[layer][:, chunk].flatten(1, 2), weight), kept, out=kept)
 
 
 class StackedLinear:
-    """H linear heads on the embedding; `parameters` as of `StackedRine`, by their names in `LinearHead`."""
+    """H linear heads on the embedding, as `StackedHeads`; there is no dropout, and they all read the same."""
 
-    def __init__(self, networks: Sequence[LinearHead]) -> None:
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        """Copy networks, each a `LinearHead`."""
         self.parameters = stacked_parameters(networks)
 
     @torch.no_grad()
-    def logits(self, embedding: Tensor) -> Tensor:
-        """Score images, (H, B), from their embeddings, (B, E)."""
+    def logits(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """Score images, (H, B), from their embeddings, H times the same, (B, E)."""
         weight, bias = self.parameters["fc.weight"], self.parameters["fc.bias"]  # (H, 1, E), (H, 1)
-        return (weight * embedding).sum(2).add_(bias)  # (H, B)
+        return (weight * embeddings[0]).sum(2).add_(bias)  # (H, B)
 
     @torch.no_grad()
-    def gradients(self, embedding: Tensor, labels: Tensor) -> HeadLosses:
+    def gradients(self, embeddings: Sequence[Tensor], labels: Tensor, _coins: Coins) -> HeadLosses:
         """Compute a batch's losses and gradients."""
-        bce, gradient = bce_gradient(self.logits(embedding), labels)  # (H,), (H, B)
-        self.parameters["fc.weight"].grad = (gradient.unsqueeze(2) * embedding).sum(1, keepdim=True)  # (H, 1, E)
+        bce, gradient = bce_gradient(self.logits(embeddings), labels)  # (H,), (H, B)
+        self.parameters["fc.weight"].grad = (gradient.unsqueeze(2) * embeddings[0]).sum(1, keepdim=True)  # (H, 1, E)
         self.parameters["fc.bias"].grad = gradient.sum(1, keepdim=True)  # (H, 1)
         return HeadLosses(bce, torch.zeros_like(bce))
 
