@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from rine_cache.heads.adam import StackedAdam
@@ -18,6 +17,7 @@ from rine_cache.metrics import binary_metrics
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -147,5 +147,5 @@ class TrainingStack:
 def _initial_network(trainee: Trainee, features: FeatureIdentity) -> nn.Module:
     """Make a head's network; its first parameters depend on its seed and shape only."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(trainee.seed)
+        torch.default_generator.manual_seed(trainee.seed)
         return build_network(trainee.head, features)

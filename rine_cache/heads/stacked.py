@@ -88,7 +88,7 @@ class StackedRine:
         self._first = [f"proj1.{1 + 3 * layer}" for layer in range(self._layers)]
         self._then = [*(f"proj2.{1 + 3 * layer}" for layer in range(self._layers)), "head.0", "head.3"]
         self._tie = "alpha" in self.parameters
-        self._xi, self._temperature = xi, temperature
+        self._xi, self._temperature, self._contrasts = xi, temperature, bool(xi[0] > 0)
         self._scratch, self._masks = scratch, Masks()
 
     @torch.no_grad()
@@ -128,7 +128,7 @@ class StackedRine:
 
         bce, gradient = bce_gradient(self._logits(inputs[-1]), labels)  # (H,), (H, B)
         contrastive, by_z = torch.zeros_like(bce), None
-        if self._xi[0] > 0:
+        if self._contrasts:
             contrastive, by_z = contrastive_gradient(inputs[self._layers], labels, self._temperature)
             by_z.mul_(self._xi[:, None, None])  # (H, B, P)
         by_weighed = self._back_to_weighed(gradient, by_z, inputs).mul_(masks[0])  # (H, B, P)
@@ -170,12 +170,11 @@ class StackedRine:
             state: Sequence[Tensor] | Tensor = [token[chunk].flatten(0, 1) for token in tokens]  # each (R, D)
             for layer, name in enumerate(self._first):
                 done = self._layer(name, state)  # (H, R, P)
-                if coins is None:
-                    state = done
-                else:
+                if coins is not None:
                     mask = self._masks(coins[layer][chunk], rows * self._width).reshape(done.shape[1:])  # (R, P)
-                    state = torch.mul(done, mask, out=states[layer][:, chunk].flatten(1, 2))
-            projected = state.unflatten(1, (-1, rows))  # (H, k, B, P)
+                    done = torch.mul(done, mask, out=states[layer][:, chunk].flatten(1, 2))
+                state = done
+            projected = done.view(self._heads, -1, rows, self._width)  # (H, k, B, P)
             for position, block in enumerate(range(blocks)[chunk]):
                 weighed.addcmul_(projected[:, position], importance[:, block, None])
         return weighed

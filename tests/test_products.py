@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rine_cache.heads import products
+from rine_cache.heads.products import linear
+
+
+@pytest.fixture(params=["cpu", "stacked"])
+def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Multiply one head after another, or as on a GPU in one batched product."""
+    if request.param == "stacked":
+        monkeypatch.setattr(products, "_one_by_one", lambda device: False)
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 5, 7, 3), (4, 130, 64, 33), (2, 1, 1, 1), (3, 300, 17, 128)])
+def test_products_are_those_of_torch(shape: tuple[int, int, int, int], dtype: torch.dtype, anywhere: str) -> None:
+    heads, rows, columns, width = shape
+    torch.manual_seed(0)
+    x = torch.randn(heads, rows, columns, dtype=dtype)
+    weight, bias = torch.randn(heads, width, columns, dtype=dtype), torch.randn(heads, width, dtype=dtype)
+    expected = x @ weight.mT + bias[:, None]
+    torch.testing.assert_close(linear(x, weight, bias), expected)
+    torch.testing.assert_close(linear(x, weight, bias, relu=True), expected.relu())
+    torch.testing.assert_close(linear(x, weight), x @ weight.mT)
+
+
+def test_operands_of_any_layout(anywhere: str) -> None:
+    """Transposed, as gradients ask for them, sliced, and shared by all heads."""
+    torch.manual_seed(0)
+    gradient, weight = torch.randn(2, 40, 24), torch.randn(2, 24, 16)
+    shared = torch.randn(40, 16)
+    wide = torch.randn(2, 6, 10, 16)
+    torch.testing.assert_close(linear(gradient, weight.mT), gradient @ weight)
+    torch.testing.assert_close(linear(gradient.mT, [shared.mT, shared.mT]), gradient.mT @ shared)
+    sliced = wide[:, 1:3].flatten(1, 2)  # (2, 20, 16)
+    torch.testing.assert_close(linear(sliced, weight), sliced @ weight.mT)
+    torch.testing.assert_close(linear([shared, shared], weight), shared @ weight.mT)
+    torch.testing.assert_close(linear([shared, shared * 2], weight)[1], 2 * shared @ weight[1].mT)
