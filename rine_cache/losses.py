@@ -93,7 +93,9 @@ def bce_gradient(logits: torch.Tensor, labels: torch.Tensor) -> LossGradient:
     """Compute `bce_sum` and its gradient for H heads at once; logits and gradient have shape (H, B)."""
     targets = labels.to(logits.dtype).expand_as(logits)  # (H, B)
     loss = functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1)  # (H,)
-    return LossGradient(loss, torch.sigmoid(logits).sub_(targets))
+    # Not torch's sigmoid, whose last bits depend on where a head stands in the stack.
+    probability = functional.logsigmoid(logits).exp_()  # (H, B)
+    return LossGradient(loss, probability.sub_(targets))
 
 
 def bce_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -114,7 +114,7 @@ def _layer_elements(trainee: Trainee, head: RineHeadSpec) -> int:
 def _stacks(
     trainees: Sequence[Trainee], features: FeatureIdentity, memory_budget: int, *, on_cpu: bool
 ) -> Iterator[list[Trainee]]:
-    """Put heads of one shape together; within a stack, those of one learning rate and of one subset stand together."""
+    """Put heads of one shape together, as many as the device makes good use of and the budget allows."""
     shapes = defaultdict(list)
     for trainee in trainees:
         shapes[_shape(trainee)].append(trainee)
@@ -125,7 +125,6 @@ def _stacks(
             limit = _STACK_ELEMENTS["cpu" if on_cpu else "gpu"]
             size = min(size, limit // _layer_elements(first, first.head))
         size = max(1, size)
-        alike.sort(key=lambda trainee: (trainee.training.learning_rate, trainee.training.learning_rate_drops))
         for start in range(0, len(alike), size):
             yield alike[start : start + size]
 

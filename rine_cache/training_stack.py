@@ -10,7 +10,7 @@ import torch
 from rine_cache.heads.adam import StackedAdam
 from rine_cache.heads.coins import Coins
 from rine_cache.heads.head import build_network
-from rine_cache.heads.stacked import Scratch, StackedHeads, StackedLinear, StackedRine
+from rine_cache.heads.stacked import Layout, Scratch, StackedHeads, StackedLinear, StackedRine
 from rine_cache.losses import bce_gradient
 from rine_cache.metrics import binary_metrics
 
@@ -58,8 +58,8 @@ class TrainingStack:
                 for name in ("xi", "temperature")
             )
             self._stacked = StackedRine(networks, xi, temperature, scratch)
-        self._optimiser = StackedAdam(self._stacked.parameters, self._learning_rates(epoch=1))
-        self._best = {name: tensor.clone() for name, tensor in self._stacked.parameters.items()}
+        self._optimiser = StackedAdam(self._stacked.parameters)
+        self._best = self._stacked.parameters.clone()  # (H, N)
         self._coins = Coins.for_hidden_layers(trainees[0].seed, epoch=1)
         self._totals = torch.zeros(2, len(trainees), device=device)  # (2, H)
         self._steps = 0
@@ -73,8 +73,8 @@ class TrainingStack:
 
     def step(self, batch: Batch) -> None:
         """Learn from a batch."""
-        losses = self._stacked.gradients(self._inputs(batch), batch.labels, self._coins)
-        self._optimiser.step()
+        losses, gradients = self._stacked.gradients(self._inputs(batch), batch.labels, self._coins)
+        self._optimiser.step(gradients)
         self._totals += torch.stack(losses)
         self._steps += 1
 
@@ -115,8 +115,7 @@ class TrainingStack:
                 measured = binary_metrics(labels, logits[head].numpy())
                 row |= {f"validation_{name}": measured[name] for name in VALIDATION_METRICS}
             if math.isfinite(loss) and all(loss < earlier["validation_loss"] for earlier in curve):
-                for name, parameter in self._stacked.parameters.items():
-                    self._best[name][head] = parameter[head]
+                self._best[head] = self._stacked.parameters[head]
             curve.append(row)
 
     def has_diverged(self, head: int) -> bool:
@@ -129,7 +128,7 @@ class TrainingStack:
     def best_network(self, head: int) -> nn.Module:
         """Return a head as it was after its best epoch, on the CPU, in evaluation mode."""
         network = _initial_network(self.trainees[head], self._features)
-        network.load_state_dict({name: stacked[head] for name, stacked in self._best.items()})
+        network.load_state_dict(Layout(network).views(self._best[head]))
         return network.eval()
 
     def _inputs(self, batch: Batch) -> list[Tensor]:

@@ -25,8 +25,9 @@ def linear(
     bias: Tensor | None = None,
     *,
     relu: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Compute ``rows @ weight.T + bias`` for each head, and ReLU of it if asked; nothing is recorded for autograd.
+    """Compute ``rows @ weight.T + bias`` for each head; nothing is recorded for autograd.
 
     Parameters
     ----------
@@ -37,19 +38,28 @@ def linear(
         ``linear(gradient, weight.mT)``, for the weights ``linear(gradient.mT, rows.mT)``.
     bias
         Shape (H, P), or none.
+    relu
+        Whether ReLU is applied.
+    out
+        Where the result is put, (H, R, P), or none for memory of its own.
 
     Returns
     -------
-    Shape (H, R, P).
+    Shape (H, R, P); `out` if it was given.
     """
     first = rows[0]
     if _one_by_one(first.device):
         multiply = _one_dnn if _prefers_one_dnn(first.dtype) else _torch_linear
         biases = [None] * len(rows) if bias is None else bias
         done = [multiply(*operands, relu) for operands in zip(rows, weight, biases, strict=True)]
-        return done[0].unsqueeze(0) if len(done) == 1 else torch.stack(done)  # (H, R, P)
+        if out is None and len(done) == 1:
+            return done[0].unsqueeze(0)  # (1, R, P), not copied
+        return torch.stack(done, out=out)  # (H, R, P)
     left, right = _stacked(rows), _stacked(weight).mT  # (H, R, D), (H, D, P)
-    product = torch.bmm(left, right) if bias is None else torch.baddbmm(bias.unsqueeze(1), left, right)  # (H, R, P)
+    if bias is None:
+        product = torch.bmm(left, right, out=out)  # (H, R, P)
+    else:
+        product = torch.baddbmm(bias.unsqueeze(1), left, right, out=out)  # (H, R, P)
     return product.relu_() if relu else product
 
 

@@ -53,27 +53,43 @@ class Scratch:
 
 
 class StackedHeads(Protocol):
-    """H heads of one shape.
+    """H heads of one shape, of N parameters each.
 
     Attributes
     ----------
     parameters
-        By their names in the plain network, each of shape (H, ...). `gradients` leaves each one's in its ``grad``.
+        Their parameters, shape (H, N): a head's stand in the order of its network's, each flattened.
     """
 
-    parameters: dict[str, Tensor]
+    parameters: Tensor
 
     def logits(self, inputs: Sequence[Tensor], /) -> Tensor:
         """Score images, (H, B), from what each head reads, H tensors, which heads may share."""
 
-    def gradients(self, inputs: Sequence[Tensor], labels: Tensor, coins: Coins, /) -> HeadLosses:
-        """Compute a batch's losses and gradients; labels have shape (B,)."""
+    def gradients(self, inputs: Sequence[Tensor], labels: Tensor, coins: Coins, /) -> tuple[HeadLosses, Tensor]:
+        """Compute a batch's losses and gradients, (H, N), which are valid until the next call; labels are (B,)."""
 
 
-def stacked_parameters(networks: Sequence[nn.Module]) -> dict[str, Tensor]:
-    """Copy the parameters of networks of one shape side by side: their names, and shapes (H, ...)."""
-    states = [network.state_dict() for network in networks]
-    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+class Layout:
+    """Where each parameter of a network stands in a vector of them all."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+        self.size = sum(shape.numel() for shape in self._shapes.values())
+
+    def vectors(self, networks: Sequence[nn.Module]) -> Tensor:
+        """Copy the parameters of H networks, shape (H, N)."""
+        return torch.stack(
+            [torch.cat([own.detach().flatten() for own in network.parameters()]) for network in networks]
+        )
+
+    def views(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Return parameters by name, of shapes (H, ...), in the memory of the vectors, (H, N); or (...) of (N,)."""
+        views, start = {}, 0
+        for name, shape in self._shapes.items():
+            views[name] = vectors[..., start : start + shape.numel()].view(*vectors.shape[:-1], *shape)
+            start += shape.numel()
+        return views
 
 
 class StackedRine:
@@ -81,13 +97,15 @@ class StackedRine:
 
     def __init__(self, networks: Sequence[nn.Module], xi: Tensor, temperature: Tensor, scratch: Scratch) -> None:
         """Copy networks, each a `RineHead`. The loss's `xi`, (H,), is positive for all or zero; `temperature`, (H,)."""
-        self.parameters = stacked_parameters(networks)
-        first = self.parameters["proj1.1.weight"]
-        self._heads, self._width, _ = first.shape
-        self._layers = sum(name.startswith("proj1.") and name.endswith(".weight") for name in self.parameters)
+        layout = Layout(networks[0])
+        self.parameters = layout.vectors(networks)  # (H, N)
+        self._gradients = scratch("gradients", self.parameters, *self.parameters.shape)  # (H, N)
+        self._values, self._by = layout.views(self.parameters), layout.views(self._gradients)
+        self._heads, self._width, _ = self._values["proj1.1.weight"].shape
+        self._layers = sum(name.startswith("proj1.") and name.endswith(".weight") for name in self._values)
         self._first = [f"proj1.{1 + 3 * layer}" for layer in range(self._layers)]
         self._then = [*(f"proj2.{1 + 3 * layer}" for layer in range(self._layers)), "head.0", "head.3"]
-        self._tie = "alpha" in self.parameters
+        self._tie = "alpha" in self._values
         self._xi, self._temperature, self._contrasts = xi, temperature, bool(xi[0] > 0)
         self._scratch, self._masks = scratch, Masks()
 
@@ -100,7 +118,7 @@ class StackedRine:
         return self._logits(state)
 
     @torch.no_grad()
-    def gradients(self, tokens: Sequence[Tensor], labels: Tensor, coins: Coins) -> HeadLosses:
+    def gradients(self, tokens: Sequence[Tensor], labels: Tensor, coins: Coins) -> tuple[HeadLosses, Tensor]:
         """Compute a batch's losses and gradients.
 
         Parameters
@@ -133,26 +151,29 @@ class StackedRine:
             by_z.mul_(self._xi[:, None, None])  # (H, B, P)
         by_weighed = self._back_to_weighed(gradient, by_z, inputs).mul_(masks[0])  # (H, B, P)
         self._back_to_tokens(by_weighed, importance, states, tokens)
-        return HeadLosses(bce, contrastive)
+        return HeadLosses(bce, contrastive), self._gradients
 
     def _importance(self, blocks: int) -> Tensor:
         if self._tie:
-            return torch.softmax(self.parameters["alpha"].squeeze(1), dim=1)  # (H, K', P)
-        like = self.parameters["head.6.bias"]
+            # Not by torch's softmax, whose last bits depend on where a head stands in the stack.
+            alpha = self._values["alpha"].squeeze(1)  # (H, K', P)
+            weight = (alpha - alpha.amax(1, keepdim=True)).exp_()  # (H, K', P)
+            return weight.div_(weight.sum(1, keepdim=True))
+        like = self._values["head.6.bias"]
         return like.new_full((1, 1, 1), 1 / blocks).expand(self._heads, blocks, self._width)
 
     def _layer(self, name: str, rows: Sequence[Tensor] | Tensor) -> Tensor:
         """Apply a linear layer and ReLU: H of (R, D) to (H, R, P)."""
-        return linear(rows, self.parameters[f"{name}.weight"], self.parameters[f"{name}.bias"], relu=True)
+        return linear(rows, self._values[f"{name}.weight"], self._values[f"{name}.bias"], relu=True)
 
     def _logits(self, state: Tensor) -> Tensor:
         # A product with one column is a sum to every library.
-        products = state * self.parameters["head.6.weight"]  # (H, B, P)
-        return products.sum(2).add_(self.parameters["head.6.bias"])  # (H, B)
+        products = state * self._values["head.6.weight"]  # (H, B, P)
+        return products.sum(2).add_(self._values["head.6.bias"])  # (H, B)
 
     def _chunks(self, blocks: int, rows: int) -> Iterator[slice]:
         """Cut blocks, each of so many rows, into pieces that a processor's cache holds; on a GPU into one."""
-        on_cpu = self.parameters["head.6.bias"].device.type == "cpu"
+        on_cpu = self._values["head.6.bias"].device.type == "cpu"
         step = max(1, _CHUNK_ELEMENTS // (rows * self._width)) if on_cpu else blocks
         for start in range(0, blocks, step):
             yield slice(start, min(start + step, blocks))
@@ -181,26 +202,26 @@ class StackedRine:
 
     def _back_to_weighed(self, by_logit: Tensor, by_z: Tensor | None, inputs: list[Tensor]) -> Tensor:
         """Set the gradients of Q2 and the classifier; return that of what Q2 gets, (H, B, P)."""
-        parameters = self.parameters
+        values, by = self._values, self._by
         column = by_logit.unsqueeze(2)  # (H, B, 1)
-        parameters["head.6.weight"].grad = (column * inputs[-1]).sum(1, keepdim=True)  # (H, 1, P)
-        parameters["head.6.bias"].grad = by_logit.sum(1, keepdim=True)  # (H, 1)
-        gradient = column * parameters["head.6.weight"]  # (H, B, P)
+        by["head.6.weight"].copy_((column * inputs[-1]).sum(1, keepdim=True))  # (H, 1, P)
+        by["head.6.bias"].copy_(by_logit.sum(1, keepdim=True))  # (H, 1)
+        gradient = column * values["head.6.weight"]  # (H, B, P)
         for layer in reversed(range(len(self._then))):
             if by_z is not None and layer + 1 == self._layers:
                 gradient += by_z
             name, before, after = self._then[layer], inputs[layer], inputs[layer + 1]
             _through_relu(gradient, after, out=gradient).mul_(2)
-            parameters[f"{name}.weight"].grad = linear(gradient.mT, before.mT)  # (H, P, P)
-            parameters[f"{name}.bias"].grad = gradient.sum(1)  # (H, P)
-            gradient = linear(gradient, parameters[f"{name}.weight"].mT)  # (H, B, P)
+            linear(gradient.mT, before.mT, out=by[f"{name}.weight"])  # (H, P, P)
+            by[f"{name}.bias"].copy_(gradient.sum(1))  # (H, P)
+            gradient = linear(gradient, values[f"{name}.weight"].mT)  # (H, B, P)
         return gradient
 
     def _back_to_tokens(
         self, by_weighed: Tensor, importance: Tensor, states: list[Tensor], tokens: Sequence[Tensor]
     ) -> None:
         """Set the gradients of TIE and Q1. Each layer's state becomes its gradient, in place."""
-        parameters = self.parameters
+        values, by = self._values, self._by
         blocks, rows, _ = tokens[0].shape
         doubled = by_weighed * 2  # (H, B, P): a coin that kept a value doubled it
         by_importance = torch.empty_like(importance, memory_format=torch.contiguous_format)  # (H, K', P)
@@ -211,15 +232,15 @@ class StackedRine:
             _through_relu(doubled * importance[:, block, None], state, out=state)
         if self._tie:
             common = (importance * by_importance).sum(1, keepdim=True)  # (H, 1, P)
-            parameters["alpha"].grad = (importance * (by_importance - common)).unsqueeze(1)  # (H, 1, K', P)
+            by["alpha"].copy_((importance * (by_importance - common)).unsqueeze(1))  # (H, 1, K', P)
         for layer in reversed(range(self._layers)):
             name, gradient = self._first[layer], states[layer].flatten(1, 2)  # (H, K' B, P)
             below = states[layer - 1].flatten(1, 2) if layer else [token.flatten(0, 1) for token in tokens]
-            parameters[f"{name}.weight"].grad = linear(gradient.mT, [matrix.mT for matrix in below])
-            parameters[f"{name}.bias"].grad = gradient.sum(1)  # (H, P)
+            linear(gradient.mT, [matrix.mT for matrix in below], out=by[f"{name}.weight"])  # (H, P, D or P)
+            by[f"{name}.bias"].copy_(gradient.sum(1))  # (H, P)
             if not layer:
                 break
-            weight = parameters[f"{name}.weight"].mT * 2  # (H, P, P): for the coins of the layer below
+            weight = values[f"{name}.weight"].mT * 2  # (H, P, P): for the coins of the layer below
             for chunk in self._chunks(blocks, rows):
                 kept = states[layer - 1][:, chunk].flatten(1, 2)  # (H, R, P)
                 _through_relu(linear(states[layer][:, chunk].flatten(1, 2), weight), kept, out=kept)
@@ -230,21 +251,21 @@ class StackedLinear:
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         """Copy networks, each a `LinearHead`."""
-        self.parameters = stacked_parameters(networks)
+        self.parameters = Layout(networks[0]).vectors(networks)  # (H, E + 1)
 
     @torch.no_grad()
     def logits(self, embeddings: Sequence[Tensor]) -> Tensor:
         """Score images, (H, B), from their embeddings, H times the same, (B, E)."""
-        weight, bias = self.parameters["fc.weight"], self.parameters["fc.bias"]  # (H, 1, E), (H, 1)
+        weight, bias = self.parameters[:, None, :-1], self.parameters[:, -1:]  # (H, 1, E), (H, 1)
         return (weight * embeddings[0]).sum(2).add_(bias)  # (H, B)
 
     @torch.no_grad()
-    def gradients(self, embeddings: Sequence[Tensor], labels: Tensor, _coins: Coins) -> HeadLosses:
+    def gradients(self, embeddings: Sequence[Tensor], labels: Tensor, _coins: Coins) -> tuple[HeadLosses, Tensor]:
         """Compute a batch's losses and gradients."""
         bce, gradient = bce_gradient(self.logits(embeddings), labels)  # (H,), (H, B)
-        self.parameters["fc.weight"].grad = (gradient.unsqueeze(2) * embeddings[0]).sum(1, keepdim=True)  # (H, 1, E)
-        self.parameters["fc.bias"].grad = gradient.sum(1, keepdim=True)  # (H, 1)
-        return HeadLosses(bce, torch.zeros_like(bce))
+        by_weight = (gradient.unsqueeze(2) * embeddings[0]).sum(1)  # (H, E)
+        by_parameters = torch.cat([by_weight, gradient.sum(1, keepdim=True)], dim=1)  # (H, E + 1)
+        return HeadLosses(bce, torch.zeros_like(bce)), by_parameters
 
 
 def _through_relu(gradient: Tensor, result: Tensor, *, out: Tensor) -> Tensor:
