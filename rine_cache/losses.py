@@ -82,7 +82,8 @@ def contrastive_gradient(z: torch.Tensor, labels: torch.Tensor, temperature: tor
         min=1
     )  # (B, B): each anchor's positives share one, or there are none
     loss = -torch.where(positive, log_probability * share, 0.0).sum((1, 2)) / count  # (H,)
-    by_similarity = log_probability.exp_().mul_(positives > 0).sub_(share)  # (H, B, B)
+    # A batch of one image has no probabilities, and no positives either.
+    by_similarity = torch.where(positives > 0, log_probability.exp_(), 0.0).sub_(share)  # (H, B, B)
     by_similarity = (by_similarity + by_similarity.mT).div_(count * temperature[:, None, None])  # (H, B, B)
     by_unit = linear(by_similarity, unit.mT)  # (H, B, P)
     along = (by_unit * unit).sum(2, keepdim=True)  # (H, B, 1)

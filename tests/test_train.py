@@ -19,7 +19,7 @@ from tests.conftest import SIZE
 from tests.plain_training import train_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from tests.conftest import MadeCache
@@ -114,33 +114,76 @@ def by_key(trained: Iterable[TrainedHead]) -> dict[tuple[str, int], TrainedHead]
     return {(one.trainee.method, one.trainee.seed): one for one in trained}
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from threads, and lose much on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make what is made float64, and what is read too."""
+
+    def doubled(read: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def reading(*arguments: Any) -> torch.Tensor:
+            torch.set_default_dtype(torch.float32)
+            features = read(*arguments)
+            torch.set_default_dtype(torch.float64)
+            return features.double()
+
+        return reading
+
+    for name in ("tokens", "embedding"):
+        monkeypatch.setattr(FeatureSet, name, doubled(getattr(FeatureSet, name)))
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def compare_with_the_plain_loop(
+    spec: ExperimentSpec, data: tuple[FeatureSet, FeatureSet], tolerance: float, methods: Iterable[str]
+) -> None:
+    trained = by_key(train_heads(spec, *data, "cpu"))
+    assert set(trained) == {(method, seed) for method in spec.methods for seed in spec.seeds}
+    for method in methods:
+        for seed in spec.seeds:
+            found, (network, curve) = trained[method, seed], train_alone(spec, method, seed, *data)
+            assert len(found.curve) == len(curve)
+            for row, expected in zip(found.curve, curve, strict=True):
+                for name, value in expected.items():
+                    assert row[name] == pytest.approx(value, rel=tolerance), (method, row["epoch"], name)
+            assert found.head is not None
+            for name, tensor in network.state_dict().items():
+                state = found.head.network.state_dict()[name]
+                torch.testing.assert_close(state, tensor, rtol=tolerance, atol=tolerance, msg=f"{method} {name}")
+
+
+@pytest.mark.usefixtures("one_thread", "double_precision")
 def test_each_of_many_heads_is_what_it_would_be_alone(data: tuple[FeatureSet, FeatureSet]) -> None:
     """Every kind of setting at once, two seeds, dropout on, a last batch that is not full: against the plain loop.
 
-    The losses of every epoch and the parameters of the chosen one are compared, to what float32 allows after 4 epochs.
+    In float64, where what they have in common can't hide behind rounding, which Adam magnifies.
     """
     settings = {"epochs": 4, "batch_size": 14, "learning_rate": 0.01, "learning_rate_drops": [3]}
-    spec = experiment(training=settings, methods=GRID)
-    trained = by_key(train_heads(spec, *data, "cpu"))
-    assert set(trained) == {(method, seed) for method in GRID for seed in (0, 1)}
-    for (method, seed), found in trained.items():
-        network, curve = train_alone(spec, method, seed, *data)
-        assert len(found.curve) == len(curve)
-        for row, expected in zip(found.curve, curve, strict=True):
-            assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4), (method, row["epoch"])
-            assert row["validation_loss"] == pytest.approx(expected["validation_loss"], rel=1e-4), (
-                method,
-                row["epoch"],
-            )
-        assert found.head is not None
-        for name, tensor in network.state_dict().items():
-            torch.testing.assert_close(found.head.network.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
+    compare_with_the_plain_loop(experiment(training=settings, methods=GRID), data, 1e-7, GRID)
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_in_float32_too_a_head_is_what_it_would_be_alone(data: tuple[FeatureSet, FeatureSet]) -> None:
+    methods = {name: GRID[name] for name in ("all-xi0.3", "some-xi0.3", "wide-xi0", "linear")}
+    settings = {"epochs": 3, "batch_size": 14, "learning_rate": 0.001, "learning_rate_drops": [3]}
+    compare_with_the_plain_loop(experiment(training=settings, methods=methods), data, 1e-4, methods)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_head_is_the_same_bit_for_bit_in_any_company(data: tuple[FeatureSet, FeatureSet]) -> None:
     """Among others, alone, or where memory is so small that each is trained by itself."""
-    among = by_key(train_heads(experiment(methods=GRID), *data, "cpu"))
-    apart = by_key(train_heads(experiment(methods=GRID), *data, "cpu", memory_budget=1))
+    methods = {name: method for name, method in GRID.items() if name.partition("-")[0] in {"all", "some", "linear"}}
+    among = by_key(train_heads(experiment(methods=methods), *data, "cpu"))
+    apart = by_key(train_heads(experiment(methods=methods), *data, "cpu", memory_budget=1))
     for method in ("some-xi0.3", "linear"):
         alone = by_key(train_heads(experiment(methods={method: GRID[method]}, seeds=[1]), *data, "cpu"))
         for found in (among, apart):
