@@ -40,3 +40,16 @@ def test_operands_of_any_layout(anywhere: str) -> None:
     torch.testing.assert_close(linear(sliced, weight), sliced @ weight.mT)
     torch.testing.assert_close(linear([shared, shared], weight), shared @ weight.mT)
     torch.testing.assert_close(linear([shared, shared * 2], weight)[1], 2 * shared @ weight[1].mT)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_a_result_goes_where_it_is_told_to(heads: int, anywhere: str) -> None:
+    """Into memory whose heads stand apart, as a head's gradients do."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(heads, 9, 6), torch.randn(heads, 4, 6)
+    memory = torch.full((heads, 50), torch.nan)
+    out = memory[:, 5:41].view(heads, 9, 4)
+    linear(x, weight, out=out)
+    torch.testing.assert_close(memory[:, 5:41].reshape(heads, 9, 4), x @ weight.mT)
+    assert memory[:, :5].isnan().all()
+    assert memory[:, 41:].isnan().all()

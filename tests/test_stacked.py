@@ -22,8 +22,12 @@ def networks(heads: int, layers: int, *, tie: bool = True, blocks: int = K) -> l
 @pytest.mark.parametrize("xi", [0.0, 0.3])
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_losses_and_gradients_are_those_of_autograd(layers: int, xi: float, *, tie: bool) -> None:
-    """Three heads in one stack, one of them on other tokens, each against its own network."""
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_losses_and_gradients_are_those_of_autograd(
+    layers: int, xi: float, monkeypatch: pytest.MonkeyPatch, *, tie: bool, one_by_one: bool
+) -> None:
+    """Three heads in one stack, one of them on other tokens, each against its own network; products also as on a GPU."""
+    monkeypatch.setattr("rine_cache.heads.products._one_by_one", lambda device: one_by_one)
     plain = networks(3, layers, tie=tie)
     shared, other = torch.randn(2, K, B, D, dtype=torch.float64)
     tokens = [shared, shared, other]

@@ -42,6 +42,15 @@ def experiment(**changes: Any) -> ExperimentSpec:
     return parse(ExperimentSpec, data, "test")
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from threads, and lose much on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def data(make_cache: Callable[..., MadeCache]) -> tuple[FeatureSet, FeatureSet]:
     train = make_cache("train", per_class=12, view=TrainViewSpec(kind="train", size=SIZE, draws=2))
@@ -115,15 +124,6 @@ def by_key(trained: Iterable[TrainedHead]) -> dict[tuple[str, int], TrainedHead]
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from threads, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make what is made float64, and what is read too."""
 
@@ -161,7 +161,7 @@ def compare_with_the_plain_loop(
                 torch.testing.assert_close(state, tensor, rtol=tolerance, atol=tolerance, msg=f"{method} {name}")
 
 
-@pytest.mark.usefixtures("one_thread", "double_precision")
+@pytest.mark.usefixtures("double_precision")
 def test_each_of_many_heads_is_what_it_would_be_alone(data: tuple[FeatureSet, FeatureSet]) -> None:
     """Every kind of setting at once, two seeds, dropout on, a last batch that is not full: against the plain loop.
 
@@ -171,14 +171,12 @@ def test_each_of_many_heads_is_what_it_would_be_alone(data: tuple[FeatureSet, Fe
     compare_with_the_plain_loop(experiment(training=settings, methods=GRID), data, 1e-7, GRID)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_in_float32_too_a_head_is_what_it_would_be_alone(data: tuple[FeatureSet, FeatureSet]) -> None:
     methods = {name: GRID[name] for name in ("all-xi0.3", "some-xi0.3", "wide-xi0", "linear")}
     settings = {"epochs": 3, "batch_size": 14, "learning_rate": 0.001, "learning_rate_drops": [3]}
     compare_with_the_plain_loop(experiment(training=settings, methods=methods), data, 1e-4, methods)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_head_is_the_same_bit_for_bit_in_any_company(data: tuple[FeatureSet, FeatureSet]) -> None:
     """Among others, alone, or where memory is so small that each is trained by itself."""
     methods = {name: method for name, method in GRID.items() if name.partition("-")[0] in {"all", "some", "linear"}}
