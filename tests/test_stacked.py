@@ -26,7 +26,7 @@ def networks(heads: int, layers: int, *, tie: bool = True, blocks: int = K) -> l
 def test_losses_and_gradients_are_those_of_autograd(
     layers: int, xi: float, monkeypatch: pytest.MonkeyPatch, *, tie: bool, one_by_one: bool
 ) -> None:
-    """Three heads in one stack, one of them on other tokens, each against its own network; products also as on a GPU."""
+    """Three heads in one stack, one of them on other tokens, each against its own network; as on a GPU too."""
     monkeypatch.setattr("rine_cache.heads.products._one_by_one", lambda device: one_by_one)
     plain = networks(3, layers, tie=tie)
     shared, other = torch.randn(2, K, B, D, dtype=torch.float64)
