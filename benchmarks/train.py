@@ -10,7 +10,8 @@ stacked   the 12 heads together, as `rine_cache.train` does, what they share of 
 
 Features lie in memory and are random, as they do not change the time. A ratio is that of two speeds that were measured
 one after the other, in one round; its median over the rounds is printed with the quartiles. A share of the peak counts
-the multiplications that a head needs, and no others. Last come heads on six of the blocks, beside the same on all.
+the multiplications that a head needs, and no others. Last come heads of Q = 2 on a quarter
+of the blocks, beside the same on all.
 """
 
 from __future__ import annotations
@@ -174,11 +175,11 @@ def main(
     stacked = {width: Stacked(experiment(width, batch_size), features, device) for width in widths}
     plain = {width: [Plain(trainee, features, device) for trainee in stacked[width].trainees] for width in widths}
     needed = {width: sum(operations(trainee, features) for trainee in stacked[width].trainees) for width in widths}
-    half = ("all", f"last:{blocks // 4}")
+    read = ("all", f"last:{blocks // 4}")
     subsets = {
         (width, blocks_read): Stacked(experiment(width, batch_size, (2,), blocks_read), features, device)
         for width in (min(widths), max(widths))
-        for blocks_read in half
+        for blocks_read in read
     }
 
     def one_at_a_time(width: int) -> None:
@@ -229,8 +230,8 @@ def main(
         f"{np.median(total['least'] / total['plain']):.0%}, stacked {np.median(total['least'] / total['stacked']):.0%}"
     )
     for width in (min(widths), max(widths)):
-        whole, part = (np.array(by_subset[width, blocks_read]) for blocks_read in half)
-        click.echo(f"P={width}: time on {half[1]} / on all {blocks} blocks {spread(part / whole)}")
+        whole, part = (np.array(by_subset[width, blocks_read]) for blocks_read in read)
+        click.echo(f"P={width}: time on {read[1]} / on all {blocks} blocks {spread(part / whole)}")
 
 
 if __name__ == "__main__":

@@ -80,7 +80,9 @@ def _stacked(matrices: Sequence[Tensor] | Tensor) -> Tensor:
 def _prefers_one_dnn(dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies: float32 on x86, where torch would ask MKL, which halves an AMD processor's speed."""
     x86 = platform.machine().lower() in {"x86_64", "amd64"}
-    return x86 and dtype == torch.float32 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    has_one_dnn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    # The operator is torch's own business: where a version has it no more, the rest is as right and less fast.
+    return x86 and dtype == torch.float32 and has_one_dnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _one_dnn(rows: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
