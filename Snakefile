@@ -18,6 +18,10 @@ include: "workflow/rules/heads.smk"
 include: "workflow/rules/results.smk"
 
 
+onstart:
+    save_readings()
+
+
 rule all:
     default_target: True
     input:

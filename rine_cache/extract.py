@@ -1,9 +1,9 @@
 """Extraction: every image of a manifest through frozen encoders, once, into sealed caches.
 
-`decoding` reads and decodes in worker processes, some rows ahead; `slab_filler` encodes, or copies what was encoded
-before, and writes; here they are put together. Several caches of one manifest (taps, views, encoders) come from one
-pass over its files. Batches have one fixed shape and rows depend on nothing beside them, so that workers, shards and
-interruptions change no byte of the result.
+`extraction_plan` says which files are to be made; `decoding` reads and decodes in worker processes, some rows ahead;
+`slab_filler` encodes, or copies what was encoded before, and writes; here they are put together. Several caches of one
+manifest (taps, views, encoders) come from one reading of its files. Batches have one fixed shape and rows depend on
+nothing beside them, so that workers, shards and interruptions change no byte of the result.
 """
 
 from __future__ import annotations
@@ -14,30 +14,18 @@ import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rine_cache.cache import (
-    CacheIdentity,
-    CacheShape,
-    FeatureCache,
-    RowRange,
-    SealedRows,
-    open_writer,
-    shard_path,
-    shard_rows,
-)
+from rine_cache.cache import FeatureCache, SealedRows, open_writer
 from rine_cache.decoding import Decoder
-from rine_cache.errors import CacheCorruptError, CacheMismatchError, CacheUnsealedError, ConfigError, RineCacheError
-from rine_cache.images import decoder_version
+from rine_cache.errors import RineCacheError
+from rine_cache.extraction_plan import Target, by_pass, plan_extraction
 from rine_cache.progress import Waits, progress
 from rine_cache.provenance import fingerprint
 from rine_cache.quarantine import Reason
 from rine_cache.slab_filler import SlabFiller, TapWriter
-from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
-from rine_cache.views import libraries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,14 +34,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rine_cache.cache import CacheWriter
+    from rine_cache.extraction_plan import Plan
     from rine_cache.manifest import Manifest
-    from rine_cache.slab_filler import AnyEncoder
-    from rine_cache.specs.encoding import Tap, ViewSpec
+    from rine_cache.specs.encoding import ViewSpec
+
+__all__ = ["ExtractionReport", "ParentGoneError", "Target", "extract"]
 
 LOG = logging.getLogger(__name__)
 
-# A slab is what an interruption can cost, and what is flushed to disk at once; in batches of the encoder.
-BATCHES_PER_SLAB = 4
 # Images that are decoded before the encoder asks for them: whole batches, and a few for each worker.
 BATCHES_AHEAD = 2
 ROWS_AHEAD_PER_WORKER = 4
@@ -61,32 +49,6 @@ ROWS_AHEAD_PER_WORKER = 4
 
 class ParentGoneError(RineCacheError):
     """The process that started an extraction has died; what was written is kept."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A cache to be made.
-
-    Attributes
-    ----------
-    encoder
-        The frozen image tower. Targets of the same one share its passes.
-    tap
-        Which of its taps to keep.
-    view
-        How an image becomes crops; its size must be the encoder's.
-    output
-        Path of the cache.
-    reuse
-        Caches whose rows are copied for images of the same content, where they are sealed and of the same encoding
-        key; others are passed over. `output` itself may be one of them: a data set that grew.
-    """
-
-    encoder: AnyEncoder
-    tap: Tap
-    view: ViewSpec
-    output: Path
-    reuse: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -104,24 +66,6 @@ class ExtractionReport:
     copied: int
     quarantined: dict[str, int]
     conflicts: list[tuple[str, str]]
-
-
-def encoding_key(encoder: AnyEncoder, tap: Tap, view: ViewSpec) -> dict[str, Any]:
-    """Return all that changes the numbers of one image (and nothing that does not).
-
-    Workers, devices and shards are not in it; the manifest's digest guards which images stand in which rows.
-    """
-    return {
-        "schema_version": CACHE_SCHEMA_VERSION,
-        "encoder": encoder.identity,
-        "tap": tap,
-        "view": view.model_dump(mode="json"),
-        "decoder": decoder_version(),
-        "view_libraries": libraries(view),
-        "compute_dtype": encoder.compute_dtype,
-        "compiled": encoder.compiled,
-        "batch_size": encoder.batch_size,
-    }
 
 
 def extract(
@@ -167,11 +111,7 @@ def extract(
     ParentGoneError
         If the process `parent` is no longer this one's parent.
     """
-    outputs = [target.output.resolve() for target in targets]
-    if twice := next((path for path in outputs if outputs.count(path) > 1), None):
-        raise ConfigError(f"two caches would be written to {twice}; give each an output of its own")
-    plans = [_plan(manifest, target, shard) for target in targets]
-    guard, waits = _ParentGuard(parent), Waits()
+    plans, waits = plan_extraction(manifest, targets, shard), Waits()
     fillers: dict[Path, SlabFiller] = {}
     with contextlib.ExitStack() as stack:
         missing = [plan for plan in plans if not plan.is_done()]
@@ -180,12 +120,12 @@ def extract(
         }
         # Entered after the writers, so that its last slab is written before they are closed.
         writing = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write"))
-        views: list[ViewSpec] = []
-        for taps_of_pass in _by_pass(missing):
+        views = list(dict.fromkeys(plan.target.view for plan in missing))
+        for taps_of_pass in by_pass(missing):
             filler = _filler(taps_of_pass, views, writers, writing, waits)
             fillers |= dict.fromkeys((plan.path for plan in taps_of_pass), filler)
         name = targets[0].output.stem
-        _fill(name, manifest, list(dict.fromkeys(fillers.values())), views, workers, guard, waits)
+        _fill(name, manifest, list(dict.fromkeys(fillers.values())), views, workers, parent, waits)
         for writer in writers.values():
             with waits("writing"):
                 writer.seal()
@@ -194,104 +134,15 @@ def extract(
     return [_report(plan, manifest, fillers.get(plan.path)) for plan in plans]
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """A target, and what its file, whole or a shard, will be."""
-
-    target: Target
-    path: Path
-    rows: slice  # of the manifest
-    shape: CacheShape
-    identity: CacheIdentity
-
-    def is_done(self) -> bool:
-        """Say whether a sealed cache of this very key and these rows is there, or none is to be made.
-
-        Another one is replaced at the end.
-        """
-        if not self.shape.images:
-            LOG.info("%s has no row: there are fewer slabs than shards", self.path)
-            return True
-        if not self.path.exists():
-            return False
-        try:
-            found = FeatureCache(self.path).identity
-        except (
-            CacheCorruptError,
-            CacheMismatchError,
-            CacheUnsealedError,
-        ) as error:  # any other file is not ours to replace
-            LOG.warning("%s; it is extracted again", error)
-            return False
-        wanted = self.identity
-        if (found.key, found.manifest_digest, found.rows) == (wanted.key, wanted.manifest_digest, wanted.rows):
-            LOG.info("%s is sealed and up to date: nothing to do", self.path)
-            return True
-        LOG.info("%s was made from another key or manifest; it is replaced when the new one is sealed", self.path)
-        return False
-
-
-def _plan(manifest: Manifest, target: Target, shard: tuple[int, int] | None) -> _Plan:
-    encoder, view = target.encoder, target.view
-    if view.size != encoder.image_size:
-        raise CacheMismatchError(
-            f"the view's crops have {view.size} pixels a side, {encoder.identity['architecture']} takes "
-            f"{encoder.image_size}; use a view of that size"
-        )
-    slab_rows = max(1, BATCHES_PER_SLAB * encoder.batch_size // view.draws)
-    rows = slice(0, len(manifest)) if shard is None else shard_rows(len(manifest), slab_rows, *shard)
-    kind = encoder.device.partition(":")[0]  # cuda, whichever of them: another may go on with the file
-    return _Plan(
-        target,
-        target.output if shard is None else shard_path(target.output, *shard),
-        rows,
-        CacheShape(
-            blocks=encoder.block_count,
-            images=rows.stop - rows.start,
-            draws=view.draws,
-            width=encoder.width,
-            embedding_width=encoder.embedding_width,
-            slab_rows=slab_rows,
-        ),
-        CacheIdentity(
-            encoding_key(encoder, target.tap, view),
-            manifest.listing_digest,
-            _library_versions(),
-            kind,
-            RowRange(rows.start, len(manifest)),
-        ),
-    )
-
-
-def _by_pass(plans: Sequence[_Plan]) -> list[list[_Plan]]:
-    """Put the taps of one encoder and view together: one forward pass gives them all."""
-    passes: list[list[_Plan]] = []
-    for plan in plans:
-        for others in passes:
-            same_pass = plan.target.encoder is others[0].target.encoder and plan.target.view == others[0].target.view
-            if same_pass and all(plan.target.tap != other.target.tap for other in others):
-                others.append(plan)
-                break
-        else:
-            passes.append([plan])
-    return passes
-
-
-def _union(rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)  # (n,)
-
-
 def _filler(
-    plans: Sequence[_Plan],
-    views: list[ViewSpec],
+    plans: Sequence[Plan],
+    views: Sequence[ViewSpec],
     writers: Mapping[Path, CacheWriter],
     writing: ThreadPoolExecutor,
     waits: Waits,
 ) -> SlabFiller:
-    """Make what fills the caches of one pass, adding its view to those that are decoded."""
+    """Make what fills the caches of one pass, whose view is one of those that are decoded."""
     first = plans[0]
-    if first.target.view not in views:
-        views.append(first.target.view)
     taps = {
         plan.target.tap: TapWriter(
             writers[plan.path],
@@ -310,7 +161,7 @@ def _fill(
     fillers: Sequence[SlabFiller],
     views: Sequence[ViewSpec],
     workers: int,
-    guard: _ParentGuard,
+    parent: int | None,
     waits: Waits,
 ) -> None:
     """Decode every row that a cache lacks, and hand it to the fillers that want it."""
@@ -337,7 +188,7 @@ def _fill(
     ):
         decoded = decoder.rows(map(int, rows))
         while True:
-            guard.check()
+            _stop_if_orphaned(parent)
             with waits("decoding"):
                 image = next(decoded, None)
             if image is None:
@@ -353,13 +204,25 @@ def _fill(
             filler.finish()
 
 
+def _union(rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)  # (n,)
+
+
+def _stop_if_orphaned(parent: int | None) -> None:
+    """Raise `ParentGoneError` if the process that started this one has died: another has adopted it then."""
+    if parent is not None and os.getppid() != parent:
+        raise ParentGoneError(
+            "stopped, since the process that started this extraction has gone; run the same command again to go on"
+        )
+
+
 def _log_waits(waits: Waits) -> None:
     seconds = max(waits.elapsed, 1e-9)
     shares = ", ".join(f"{what} {waits.seconds[what] / seconds:.0%}" for what in ("decoding", "encoding", "writing"))
     LOG.info("took %d:%02d min; waited for %s of it", *divmod(round(seconds), 60), shares)
 
 
-def _report(plan: _Plan, manifest: Manifest, filler: SlabFiller | None) -> ExtractionReport:
+def _report(plan: Plan, manifest: Manifest, filler: SlabFiller | None) -> ExtractionReport:
     if not plan.shape.images:
         return ExtractionReport(plan.path, 0, 0, 0, {}, [])
     cache = FeatureCache(plan.path)
@@ -383,21 +246,3 @@ def _label_conflicts(cache: FeatureCache, manifest: Manifest, first_row: int) ->
     labels, image_ids = manifest.table["label"].to_numpy(), manifest.table["image_id"]
     odd = np.flatnonzero(labels[earliest] != labels[rows])
     return [(image_ids[int(earliest[at])], image_ids[int(rows[at])]) for at in odd]
-
-
-class _ParentGuard:
-    """Notices that the process which started this one has died: it is then adopted by another."""
-
-    def __init__(self, parent: int | None) -> None:
-        self._parent = parent
-
-    def check(self) -> None:
-        if self._parent is not None and os.getppid() != self._parent:
-            raise ParentGoneError(
-                "stopped, since the process that started this extraction has gone; run the same command again to go on"
-            )
-
-
-def _library_versions() -> dict[str, str]:
-    names = ("rine-cache", "torch", "open_clip_torch", "h5py", "numpy", "pillow", "ImageHash")
-    return {name: metadata.version(name) for name in names}

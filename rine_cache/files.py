@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what is said where they cannot be written."""
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         If the disk refuses.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with refusals_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = _mode_of_a_new_file(temporary)
         try:
@@ -36,8 +37,37 @@ def written_whole(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         flush_to_disk(path.parent)
+
+
+@contextmanager
+def refusals_told(path: Path) -> Iterator[None]:
+    """Turn what the system says when it refuses to write `path` into an error for people.
+
+    Raises
+    ------
+    OutputError
+        If the disk refuses.
+    """
+    try:
+        yield
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from None
+        raise OutputError(refusal(path, error)) from None
+
+
+def is_full(error: OSError) -> bool:
+    """Say whether a disk refuses because there is no room on it, or no more for this user or in this file."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def refusal(path: Path, error: OSError) -> str:
+    """Say that `path` cannot be written, why, and what to do."""
+    advice = "free some space, or choose another place" if is_full(error) else "choose another place"
+    return f"cannot write {path}: {reason(error)}; {advice}"
+
+
+def reason(error: OSError) -> str:
+    """Return the system's words for what it refuses: some libraries wrap them in words of their own."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _mode_of_a_new_file(path: Path) -> int:

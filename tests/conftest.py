@@ -114,14 +114,13 @@ class Answer(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def restored_logger() -> Iterator[None]:
-    """Leave the package's logger as it was: every command sets it up, and what a test captures goes by it."""
-    logger = logging.getLogger("rine_cache")
-    before = (logger.level, logger.propagate, list(logger.handlers))
+    """Leave the package's logger as Python makes it: every command sets it up, and what a test captures goes by it."""
     yield
+    logger = logging.getLogger("rine_cache")
     for handler in logger.handlers:
         handler.close()
-    level, logger.propagate, logger.handlers = before
-    logger.setLevel(level)
+    logger.propagate, logger.handlers = True, []
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

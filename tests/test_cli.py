@@ -427,7 +427,8 @@ def test_verify_names_the_damaged_part_of_a_flipped_cache_and_fails(
     flip_a_byte(damaged, dataset)
     answer = rine_cache("verify", whole, damaged)
     assert answer.status == 1
-    assert answer.out == f"{whole}: whole\n{damaged}: damaged: slab 0 ({part}); delete it and extract it again\n"
+    said = f"{damaged} is damaged: slab 0 ({part}); delete {damaged} and extract it again, by "
+    assert answer.out.startswith(f"{whole}: whole\n{damaged}: not whole: {said}")
     assert "1 of 2 are not whole" in answer.err
 
 

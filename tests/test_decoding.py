@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ import pytest
 from PIL import Image
 
 from rine_cache import images
-from rine_cache.decoding import DecodedRow, Decoder, pool, worker
+from rine_cache.decoding import DecodedRow, Decoder, pool, process, worker
 from rine_cache.decoding import read as reading
 from rine_cache.errors import ManifestError, RineCacheError
 from rine_cache.facts import NO_FACTS
@@ -368,10 +369,10 @@ class Killer:
     def _run(self) -> None:
         # A bounded number, and none before it begins: a busy machine would start processes and do nothing else.
         while self.kills < 100 and not self._done.wait(self._random.uniform(0, self._pause)):
-            running = [running for running in self._decoder._pool._workers if running.ready]
+            running = [held for held in self._decoder._pool._processes if held.ready]
             if running:
                 with contextlib.suppress(ValueError, ProcessLookupError, TypeError):  # it has just ended
-                    os.kill(self._random.choice(running).process.pid, signal.SIGKILL)
+                    os.kill(self._random.choice(running).pid, signal.SIGKILL)
                     self.kills += 1
 
 
@@ -522,12 +523,21 @@ def test_a_system_that_allows_no_more_processes_is_told(files: Manifest, monkeyp
         decode_all(files)
 
 
+def test_a_system_that_opens_no_more_files_is_told(files: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_socket() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(process, "socket", SimpleNamespace(socketpair=no_socket))
+    with pytest.raises(RineCacheError, match=r"Too many open files \(0 of 2 run\); .* \(ulimit -u, ulimit -n\)"):
+        decode_all(files)
+
+
 def _decode_slowly(manifest: Manifest, workers_of: Any) -> None:
     """Run until killed, having told the numbers of the worker processes."""
     images.decode = lambda content: time.sleep(1000)
     with Decoder(manifest, [CENTER], 3, 9, lambda _: [0], None) as decoder:
         rows = decoder.rows(range(len(manifest)))
-        threading.Timer(0.3, lambda: workers_of.send([held.process.pid for held in decoder._pool._workers])).start()
+        threading.Timer(0.3, lambda: workers_of.send([held.pid for held in decoder._pool._processes])).start()
         next(rows)
 
 

@@ -133,7 +133,7 @@ def test_caches_that_heads_name_and_that_lie_in_the_folder_are_the_same(
 def test_a_cache_of_shards_is_one_cache(
     make_cache: Callable[..., MadeCache], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr("rine_cache.extract.BATCHES_PER_SLAB", 1)  # shards hold whole slabs
+    monkeypatch.setattr("rine_cache.extraction_plan.BATCHES_PER_SLAB", 1)  # shards hold whole slabs
     encoder = StandInEncoder(batch_size=2)
     made = make_cache(per_class=2, encoder=encoder)
     whole = tmp_path / "sharded" / "c.h5"

@@ -18,7 +18,7 @@ from PIL import Image
 
 from rine_cache.cache import FeatureCache, Status, part_path
 from rine_cache.errors import CacheError, CacheMismatchError, ManifestError
-from rine_cache.extract import ExtractionReport, ParentGoneError, Target, _ParentGuard, extract
+from rine_cache.extract import ExtractionReport, ParentGoneError, Target, _stop_if_orphaned, extract
 from rine_cache.images import decode
 from rine_cache.layouts import list_images
 from rine_cache.manifest import Manifest, build_manifest
@@ -356,12 +356,12 @@ def test_killed_at_random_moments_and_resumed_the_file_is_byte_identical(
 
 
 def test_the_parents_death_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    guard = _ParentGuard(os.getppid())
-    guard.check()
+    parent = os.getppid()
+    _stop_if_orphaned(parent)
     monkeypatch.setattr(os, "getppid", lambda: 1_000_000)
     with pytest.raises(ParentGoneError, match="go on"):
-        guard.check()
-    _ParentGuard(None).check()
+        _stop_if_orphaned(parent)
+    _stop_if_orphaned(None)
 
 
 def test_a_parent_that_died_before_the_first_batch_is_noticed(make_images: Callable[..., Path], tmp_path: Path) -> None:

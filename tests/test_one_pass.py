@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from rine_cache import extract as extraction
-from rine_cache.cache import FeatureCache, join_shards, merge_shards, part_path
+from rine_cache.cache import FeatureCache, join_shards, merge_shards, open_writer, part_path
 from rine_cache.errors import CacheBusyError, CacheError, ConfigError
 from rine_cache.extract import Target, extract
+from rine_cache.extraction_plan import plan_extraction
 from rine_cache.specs.encoding import CenterViewSpec, JpegSpec, PatchesViewSpec, TenCropViewSpec, ViewSpec
 from tests.conftest import CENTER, SIZE, StandInEncoder
 from tests.test_extract import TRAIN, manifest_of, run
@@ -181,9 +181,9 @@ def test_two_caches_in_one_place_are_refused(make_images: Callable[..., Path], t
 def test_one_cache_that_another_process_writes_stops_all(make_images: Callable[..., Path], tmp_path: Path) -> None:
     manifest, encoder = manifest_of(make_images(per_class=2)), StandInEncoder()
     targets = [Target(encoder, tap, CENTER, tmp_path / f"{tap}.h5") for tap in ("ln_2", "block")]
-    plan = extraction._plan(manifest, targets[1], None)
+    (plan,) = plan_extraction(manifest, targets[1:], None)
     with (
-        extraction.open_writer(plan.path, plan.shape, plan.identity),
+        open_writer(plan.path, plan.shape, plan.identity),
         pytest.raises(CacheBusyError, match=r"block\.h5\.part is being written by another process"),
     ):
         extract(manifest, targets, workers=1)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -14,7 +16,7 @@ import polars as pl
 import pytest
 import yaml
 
-from rine_cache.cache import FeatureCache
+from rine_cache.cache import FeatureCache, RowRange, join_shards, open_writer, shard_path
 from rine_cache.errors import (
     CacheCorruptError,
     CacheError,
@@ -30,12 +32,15 @@ from rine_cache.files import written_whole
 from rine_cache.heads.head import load_heads
 from rine_cache.manifest import build_manifest, read_manifest, write_manifest
 from rine_cache.packs import read_pack, write_pack
+from rine_cache.packs.content import one_file
 from rine_cache.packs.index import INDEX
 from rine_cache.score import ScoredImages, score
 from rine_cache.specs.base import parse
 from rine_cache.specs.config import Config
 from rine_cache.specs.training import ExperimentSpec
 from rine_cache.train import train_experiment
+from tests.conftest import StandInEncoder
+from tests.test_shards import split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,7 +279,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(
 
     monkeypatch.setattr(Path, "open", onto_a_full_disk)
     monkeypatch.setattr(tarfile, "open", tar_onto_a_full_disk)
-    refused(pack, elsewhere, OutputError, r"cannot write manifests/test\.parquet: No space left on device")
+    refused(pack, elsewhere, OutputError, r"cannot write .*manifests/test\.parquet: No space left on device")
     with pytest.raises(OutputError, match=r"cannot write .*pack\.tar: No space left on device"):
         write_pack(results, pack)
     assert pack.read_bytes() == whole
@@ -431,6 +436,106 @@ def test_a_failed_replacement_keeps_what_was_there(pack: Path, elsewhere: Path) 
         read_pack(pack, elsewhere, replace=True)
     assert files_below(elsewhere) == {TEST: b"mine"}
     assert not (elsewhere / "manifests").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_shards_that_hold_what_the_pack_holds_are_left_alone(pack: Path, elsewhere: Path, count: int) -> None:
+    read_pack(pack, elsewhere)
+    split(elsewhere / TEST, count)
+    before = files_below(elsewhere)
+    imported = read_pack(pack, elsewhere)
+    assert (imported.new, imported.replaced, imported.kept) == ([], [], FILES)
+    assert files_below(elsewhere) == before
+
+
+def test_shards_without_rows_change_nothing(results: Path, pack: Path, tmp_path: Path) -> None:
+    """The index then names a single shard: it is that which is packed."""
+    cache = FeatureCache(results / TEST)
+    few = cache.shape._replace(images=cache.shape.slab_rows)
+    assert few.slabs == 1
+    (results / TEST).unlink()
+    place, identity = results / TEST, cache.identity._replace(rows=RowRange(0, few.images))
+    for path, rows in ((shard_path(place, 1, 2), few), (tmp_path / "whole.h5", few)):
+        with open_writer(path, rows, identity) as writer:
+            content = cache.read_slab(0)
+            assert content is not None
+            writer.write(0, content)
+            writer.seal()
+    join_shards(place, 2)
+    with one_file(place, tmp_path) as one:
+        assert one.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+@pytest.fixture
+def of_another_encoder(
+    pack: Path, elsewhere: Path, make_cache: Callable[..., MadeCache], tmp_path: Path
+) -> FeatureCache:
+    """Import a pack, and put shards of another encoder in the place of a cache of it."""
+    read_pack(pack, elsewhere)
+    made = make_cache("test", per_class=6, seed=1, encoder=StandInEncoder(seed=1))
+    shutil.copy(made.features, elsewhere / TEST)
+    return split(elsewhere / TEST, 3)
+
+
+@pytest.mark.usefixtures("of_another_encoder")
+def test_shards_that_differ_go_once_the_pack_s_cache_is_in_place(results: Path, pack: Path, elsewhere: Path) -> None:
+    before = files_below(elsewhere)
+    with pytest.raises(OutputError, match=rf"1 of the 4 files .* with other bytes: {TEST}; .*--replace"):
+        read_pack(pack, elsewhere)
+    assert files_below(elsewhere) == before
+    part = (elsewhere / TEST).with_suffix(".shards") / "2-of-3.h5.part"
+    part.write_bytes(b"being written by another process")
+    assert read_pack(pack, elsewhere, replace=True).replaced == [TEST]
+    found = files_below(elsewhere)
+    assert found.pop(str(part.relative_to(elsewhere))) == b"being written by another process"
+    assert found == files_below(results)
+
+
+class KilledError(BaseException):
+    """The process is gone: nothing that it would have done from here on is done."""
+
+
+def killed_at(deadly: int, monkeypatch: pytest.MonkeyPatch, replace: Callable[[], object]) -> bool:
+    """Replace, but from the given call on let no file be renamed or deleted; say whether it came that far."""
+    calls = itertools.count()
+
+    def mortal(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if next(calls) >= deadly:
+                raise KilledError
+            return original(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "unlink", "rmdir"):
+            patch.setattr(Path, name, mortal(getattr(Path, name)))
+        with contextlib.suppress(KilledError):
+            replace()
+    return next(calls) > deadly
+
+
+def test_a_kill_while_shards_are_replaced_leaves_the_old_cache_or_the_new(
+    of_another_encoder: FeatureCache, results: Path, pack: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = of_another_encoder.fingerprint, FeatureCache(results / TEST).fingerprint
+    start = elsewhere.with_name("start")
+    shutil.copytree(elsewhere, start, symlinks=True)
+    seen = []
+    for deadly in itertools.count():
+        shutil.rmtree(elsewhere)
+        shutil.copytree(start, elsewhere, symlinks=True)
+        killed = killed_at(deadly, monkeypatch, lambda: read_pack(pack, elsewhere, replace=True))
+        found = FeatureCache(elsewhere / TEST)
+        assert found.damage() == []
+        seen.append(found.fingerprint)
+        if not killed:
+            break
+    changed = seen.index(new)
+    assert seen == [old] * changed + [new] * (len(seen) - changed)
+    assert changed > 1
+    assert len(seen) - changed > 4, "three shards, their folder, and the end"
+    assert files_below(elsewhere) == files_below(results)
 
 
 def test_caches_are_newer_than_their_manifests(results: Path, pack: Path, elsewhere: Path) -> None:

@@ -60,9 +60,10 @@ def dry_run(folder: Path, config: str) -> str:
 
 
 def work_on(views: dict[str, list[str]]) -> list[str]:
-    """Name the jobs that make caches of data sets through views: each once."""
-    made = [f"joining {name} through {view} with clip-vit-l14 (ln_2)" for name in views for view in views[name]]
-    made += [job.replace("joining", "encoding") + ", shard 1 of 1" for job in made]
+    """Name the jobs that make caches of data sets through views: each data set is read once for all of them."""
+    encoder = "clip-vit-l14 (ln_2)"
+    made = [f"encoding {name} through {', '.join(views[name])} with {encoder}, shard 1 of 1" for name in views]
+    made += [f"joining {name} through {view} with {encoder}" for name in views for view in views[name]]
     return made + [f"{job} {name}" for name in views for job in ("listing the images of", "auditing")]
 
 

@@ -348,7 +348,7 @@ def test_a_folder_that_is_gone_keeps_its_listing(finished: Path) -> None:
 
 def extracted(folder: Path, dataset: str) -> str:
     """Return the last line that says what an extraction did."""
-    log = folder / "results" / "logs" / "extract" / "small" / "ln_2" / "center224" / f"{dataset}.1-of-1.log"
+    log = folder / "results" / "logs" / "extract" / dataset / "1.1-of-1.log"
     return [line for line in log.read_text().splitlines() if " encoded" in line][-1]
 
 

@@ -21,7 +21,7 @@ from rine_cache import images
 from rine_cache.cache import FeatureCache
 from rine_cache.cli.features import _caches, _view
 from rine_cache.errors import ConfigError
-from rine_cache.extract import encoding_key
+from rine_cache.extraction_plan import encoding_key
 from rine_cache.quarantine import Reason, UnreadableImageError
 from rine_cache.specs.base import parse
 from rine_cache.specs.config import config_from

@@ -24,14 +24,16 @@ from rine_cache.cache import (
     shard_path,
     shard_rows,
 )
+from rine_cache.cache.hdf5 import read_layout
 from rine_cache.cache.joined import joined
 from rine_cache.cache.slab import ROW_TABLES
 from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheUnsealedError
+from tests.conftest import CENTER, StandInEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import MadeCache
+    from tests.conftest import Answer, MadeCache
 
 IMAGES = 22  # six slabs, the last of two rows: some of seven shards have none
 SHAPE = CacheShape(blocks=3, images=IMAGES, draws=2, width=4, embedding_width=5, slab_rows=4)
@@ -78,6 +80,23 @@ def write_sharded(path: Path, count: int) -> Path:
         write_shard(path, number, count)
     join_shards(path, count)
     return path
+
+
+def split(path: Path, count: int) -> FeatureCache:
+    """Make an index and shards of a cache that is one file; return what it was."""
+    whole = FeatureCache(path)
+    for number in range(1, count + 1):
+        rows = shard_rows(whole.shape.images, whole.shape.slab_rows, number, count)
+        identity = whole.identity._replace(rows=RowRange(rows.start, whole.shape.images))
+        shape = whole.shape._replace(images=rows.stop - rows.start)
+        with open_writer(shard_path(path, number, count), shape, identity) as writer:
+            for slab in writer.pending_slabs():
+                content = whole.read_slab(slab + rows.start // shape.slab_rows)
+                assert content is not None
+                writer.write(slab, content)
+            writer.seal()
+    join_shards(path, count)
+    return whole
 
 
 @pytest.fixture
@@ -337,6 +356,49 @@ def test_any_flipped_byte_of_a_shard_is_found(tmp_path: Path) -> None:
         shard.write_bytes(content)
 
 
+def test_of_a_damaged_shard_only_the_shard_goes(
+    make_cache: Callable[..., MadeCache], rine_cache: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What verify says is done to the letter."""
+    monkeypatch.setattr("rine_cache.encoders.load_encoder", lambda *_: StandInEncoder())
+    made = make_cache("set", per_class=16)
+    Path("x.h5").write_bytes(made.features.read_bytes())
+    whole = split(Path("x.h5"), 3)
+    before = {path.name: path.stat() for path in Path("x.shards").iterdir()}
+    assert rine_cache("verify", "x.h5") == (0, "x.h5: whole\n", "")
+    content = bytearray(Path("x.shards/2-of-3.h5").read_bytes())
+    layout = read_layout(Path("x.shards/2-of-3.h5"))
+    content[layout.extents["features"][0]] ^= 1  # block 0 of the shard's first row
+    Path("x.shards/2-of-3.h5").write_bytes(content)
+    answer = rine_cache("verify", "x.h5")
+    assert answer.status == 1
+    assert answer.out == (
+        "x.h5: not whole: x.shards/2-of-3.h5 is damaged: slab 1 (block 0); delete x.shards/2-of-3.h5 and x.h5, which "
+        "is joined from it, and no other shard; then run snakemake, or `rine-cache extract --out x.h5 --shard 2/3` "
+        "with the options of before and `rine-cache join x.h5 --shards 3`\n"
+    )
+    Path("x.shards/2-of-3.h5").unlink()
+    Path("x.h5").unlink()
+    options = ("--view", CENTER.model_dump_json(), "--workers", "1", "--out", "x.h5", "--shard", "2/3")
+    assert rine_cache("extract", made.manifest_path, *options).status == 0
+    assert rine_cache("join", "x.h5", "--shards", "3").status == 0
+    assert rine_cache("verify", "x.h5").out == "x.h5: whole\n"
+    np.testing.assert_array_equal(FeatureCache(Path("x.h5")).features, whole.features)
+    for number in (1, 3):
+        name = f"{number}-of-3.h5"
+        assert Path("x.shards", name).stat().st_mtime_ns == before[name].st_mtime_ns
+
+
+def test_of_a_damaged_lone_shard_its_own_path_is_named_not_only_the_link(tmp_path: Path) -> None:
+    path = write_sharded(tmp_path / "x.h5", 1)
+    with h5py.File(shard_path(path, 1, 1), "r+") as file:
+        file["features"][0, 0, 0, 0] += 1
+    (said,) = FeatureCache(path).damage()
+    assert (
+        f"{tmp_path}/x.shards/1-of-1.h5 is damaged: slab 0 (block 0); delete {tmp_path}/x.shards/1-of-1.h5 and" in said
+    )
+
+
 def test_damage_is_named_by_its_slab_in_the_whole(tmp_path: Path) -> None:
     path = write_sharded(tmp_path / "x.h5", 3)
     with h5py.File(shard_path(path, 3, 3), "r+") as file:
@@ -449,7 +511,6 @@ def test_a_sharded_cache_is_packed_as_the_file_that_it_stands_for(
     from rine_cache.packs import read_pack, write_pack
 
     made = make_cache("set", per_class=8)
-    whole = FeatureCache(made.features)
     results = tmp_path / "results"
     place = results / "features" / "stand-in" / "ln_2" / "center16" / "set.h5"
     place.parent.mkdir(parents=True)
@@ -457,17 +518,8 @@ def test_a_sharded_cache_is_packed_as_the_file_that_it_stands_for(
     made.manifest_path.rename(results / "manifests" / "set.parquet")
     made.features.rename(place)
     write_pack(results, tmp_path / "one.tar")
+    whole = split(place, 2)
     place.unlink()
-    for number in (1, 2):
-        rows = shard_rows(whole.shape.images, whole.shape.slab_rows, number, 2)
-        identity = whole.identity._replace(rows=RowRange(rows.start, whole.shape.images))
-        shape = whole.shape._replace(images=rows.stop - rows.start)
-        with open_writer(shard_path(place, number, 2), shape, identity) as writer:
-            for slab in writer.pending_slabs():
-                content = whole.read_slab(slab + rows.start // shape.slab_rows)
-                assert content is not None
-                writer.write(slab, content)
-            writer.seal()
     with pytest.raises(CacheError, match="shards are not joined"):
         write_pack(results, tmp_path / "two.tar")
     join_shards(place, 2)

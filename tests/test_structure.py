@@ -19,10 +19,11 @@ LAYERS = (
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
     | {"heads", "losses", "metrics", "selection", "hamming", "shortcuts", "passes"},
-    {"features", "inventory", "pairing", "training_plan"},
+    {"features", "inventory", "pairing", "readings", "training_plan"},
     {
         "sample",
         "extract",
+        "extraction_plan",
         "slab_filler",
         "seen_content",
         "packs",

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torchvision.transforms import functional
 
+from rine_cache.images import decode
 from rine_cache.quarantine import UnreadableImageError
 from rine_cache.specs.base import parse
 from rine_cache.specs.encoding import BUILTIN_VIEWS, VIEW, CenterViewSpec, PatchesViewSpec, TenCropViewSpec
@@ -132,6 +133,35 @@ def test_padding_is_zero_and_its_odd_pixel_lies_right_and_below() -> None:
     assert (rows.min(), rows.max()) == (1, 13), "1 row of zeros above, 2 below"
     assert (columns.min(), columns.max()) == (2, 12), "2 columns of zeros before, 3 after"
     assert set(np.unique(crop)) == {0, 200}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "CMYK", "I;16"])
+def test_the_centre_crop_is_that_of_the_whole_image_as_an_array(mode: str) -> None:
+    rng, view = np.random.default_rng(0), CenterViewSpec(kind="center", size=SIZE)
+    for height, width in rng.integers(1, 3 * SIZE, (100, 2)):
+        if mode == "I;16":
+            image = Image.fromarray(rng.integers(0, 2**16, (height, width), dtype=np.uint16))
+        else:
+            image = Image.fromarray(noise(height, width, seed=int(height))).convert(mode)
+        stored = io.BytesIO()
+        image.save(stored, "TIFF")
+        decoded = decode(stored.getvalue()).rgb
+        whole = CROPS["center"](np.asarray(decoded), view)  # (1, SIZE, SIZE, 3)
+        np.testing.assert_array_equal(render(view, decoded, CONTENT), whole)
+
+
+def test_of_a_large_image_only_the_centre_becomes_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = Image.Image.tobytes
+
+    def tobytes(image: Image.Image, *arguments: object) -> bytes:
+        seen.append(image.size)
+        return original(image, *arguments)
+
+    image = Image.new("RGB", (4000, 3000))
+    monkeypatch.setattr(Image.Image, "tobytes", tobytes)
+    render(CenterViewSpec(kind="center", size=224), image, CONTENT)
+    assert seen == [(224, 224)]
 
 
 def test_the_centre_crop_does_not_depend_on_the_file_s_bytes() -> None:

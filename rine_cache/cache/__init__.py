@@ -40,7 +40,7 @@ from rine_cache.cache.hdf5 import CacheIdentity, part_path
 from rine_cache.cache.merge import merge_shards
 from rine_cache.cache.reader import FeatureCache
 from rine_cache.cache.reuse import ContentIndex, SealedRows, one_row
-from rine_cache.cache.shards import join_shards, shard_path, shard_rows
+from rine_cache.cache.shards import is_joined, join_shards, remove_shards, shard_path, shard_rows
 from rine_cache.cache.slab import CacheShape, RowRange, Slab, Status
 from rine_cache.cache.writer import CacheWriter, open_writer
 
@@ -54,11 +54,13 @@ __all__ = [
     "SealedRows",
     "Slab",
     "Status",
+    "is_joined",
     "join_shards",
     "merge_shards",
     "one_row",
     "open_writer",
     "part_path",
+    "remove_shards",
     "shard_path",
     "shard_rows",
 ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
@@ -16,6 +19,7 @@ from rine_cache.quarantine import Reason
 from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -84,12 +88,24 @@ def create_file(path: Path, shape: CacheShape, identity: CacheIdentity) -> None:
     }
     halves = {"features": np.dtype("<f2"), "embedding": np.dtype("<f2"), "checksum": np.dtype("u1")}
     dtypes = ROW_TABLES | halves | _ENUMS
-    # The default libver and no times: a killed writer's file opens, and equal content has equal bytes.
-    with h5py.File(path, "w", userblock_size=USER_BLOCK, locking=False) as file:
+    with _new_file(path) as file:
         for name, extent in shapes.items():
             _create_dataset(file, name, extent, dtypes[name])
         for name, value in attributes(shape, identity).items():
             file.attrs[name] = value
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[h5py.File]:
+    """Create a file. What the disk refuses is an OSError with its number: h5py hides that in a text, of any error."""
+    try:
+        # The default libver and no times: a killed writer's file opens, and equal content has equal bytes.
+        with h5py.File(path, "w", userblock_size=USER_BLOCK, locking=False) as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        if number := re.search(r"errno = (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+        raise
 
 
 def file_size(shape: CacheShape) -> int:
@@ -103,7 +119,8 @@ def create_index(
     path: Path, shape: CacheShape, identity: CacheIdentity, count: int, links: dict[int, str], seals: list[bytes]
 ) -> None:
     """Write the index of a cache of `count` shards: what it is of, links to those that have rows, and their seals."""
-    with h5py.File(path, "w", userblock_size=USER_BLOCK, locking=False) as file:
+    # In memory first: where the disk refuses, HDF5 would complain once more for each object that it cannot close.
+    with h5py.File(path, "w", driver="core", backing_store=False, userblock_size=USER_BLOCK) as file:
         for name, value in attributes(shape, identity).items():
             file.attrs[name] = value
         file.attrs["sealed"] = np.uint8(1)
@@ -112,6 +129,9 @@ def create_index(
         file.create_dataset(_SEALS, data=np.array(seals), track_times=False)  # (S,) S64
         for number, target in links.items():
             file[str(number)] = h5py.ExternalLink(target, "/")
+        file.flush()
+        image = file.id.get_file_image()
+    path.write_bytes(bytes(USER_BLOCK) + image)  # an image is without that block
 
 
 def read_links(path: Path) -> tuple[int, dict[int, bytes]]:

@@ -25,7 +25,9 @@ def merge_shards(cache: FeatureCache, path: Path) -> None:
         for slab in writer.pending_slabs():
             content = cache.read_slab(slab)
             if content is None:
-                raise CacheCorruptError(f"{cache.path} is damaged: slab {slab}; delete it and extract it again")
+                raise CacheCorruptError(
+                    f"{cache.path} is damaged: slab {slab}; `rine-cache verify {cache.path}` says what to delete"
+                )
             writer.write(slab, content)
             cache.forget_pages()
         writer.seal()

@@ -21,7 +21,7 @@ from rine_cache.cache.hdf5 import (
     user_block,
 )
 from rine_cache.cache.joined import joined
-from rine_cache.cache.shards import read_index
+from rine_cache.cache.shards import read_index, remedy
 from rine_cache.cache.slab import ROW_TABLES, Slab, Status
 from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError, CacheUnsealedError
 from rine_cache.provenance import fingerprint
@@ -72,7 +72,8 @@ class FeatureCache:
             shards = read_index(path)
             self._files = [_open_shard(path, shard) for shard in shards]
         else:
-            self._files = [_SealedFile(path)]
+            # Where there is one shard, the cache is a link to it.
+            self._files = [_SealedFile(path.parent / path.readlink() if path.is_symlink() else path)]
         first = self._files[0]
         images = sum(file.shape.images for file in self._files)
         self.shape = first.shape._replace(images=images)
@@ -134,6 +135,13 @@ class FeatureCache:
                 yield slab, [parts[index] for index in bad]
             file.forget_pages()
 
+    def damage(self) -> list[str]:
+        """Re-read every byte; say of each damaged file what in it is, and what to delete and to run."""
+        faults: dict[Path, list[str]] = {}
+        for slab, parts in self.damaged_slabs():
+            faults.setdefault(self._located(slab)[0].path, []).append(f"slab {slab} ({', '.join(parts)})")
+        return [f"{path} is damaged: {', '.join(slabs)}; {remedy(path)}" for path, slabs in faults.items()]
+
     def forget_pages(self) -> None:
         """Let go of the pages that were read: they count as this process's memory, and are the system's anyway."""
         for file in self._files:
@@ -159,9 +167,7 @@ class _SealedFile:
         layout = read_layout(path)
         digest = skeleton_digest(path, layout)
         if user_block(SEALED, digest) != read_bytes(path, 0, USER_BLOCK):
-            raise CacheCorruptError(
-                f"{path} is damaged outside its features: its seal does not match; delete it and extract it again"
-            )
+            raise CacheCorruptError(f"{path} is damaged outside its features: its seal does not match; {remedy(path)}")
         self.seal = digest.hex().encode()
         self.shape, self.identity = layout.shape, layout.identity
         self.features: NDArray[np.float16] = layout.map(path, "features")  # (K, n, V, D)
@@ -193,8 +199,7 @@ class _SealedFile:
 def _open_shard(index: Path, shard: Shard) -> _SealedFile:
     if not shard.path.is_file():
         raise CacheError(
-            f"{index} is joined from shards, and {shard.path} is missing; bring it back, or make it again with "
-            "`rine-cache extract --shard`, then run `rine-cache join`"
+            f"{index} is joined from shards, and {shard.path} is missing; bring it back, or {remedy(shard.path)}"
         )
     file = _SealedFile(shard.path)
     if file.seal != shard.seal:

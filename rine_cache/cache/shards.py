@@ -3,7 +3,7 @@
 ``X.h5`` is then a small HDF5 file whose external links ``1`` to ``S`` lead to ``X.shards/1-of-S.h5`` and so on, and
 which knows the seal of each. A single shard is a whole cache, and ``X.h5`` a symbolic link to it.
 
-Shards without rows, where a data set has fewer slabs than shards, are files like the others, but not in the index.
+Where a data set has fewer slabs than shards, some have no row, and no file.
 Where the rows of a data set shift between shards, since it grew or shrank, a shard that is replaced stays as
 ``1-of-S.replaced.h5`` until all are joined: jobs that run later find in it the rows that are theirs now.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from rine_cache.cache.hdf5 import (
@@ -28,13 +30,15 @@ from rine_cache.cache.hdf5 import (
     user_block,
 )
 from rine_cache.errors import CacheCorruptError, CacheError, CacheMismatchError
-from rine_cache.files import flush_to_disk
+from rine_cache.files import flush_to_disk, reason, refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rine_cache.cache.hdf5 import Layout
 
+
+LOG = logging.getLogger(__name__)
 
 _HEX_DIGITS = 64  # of a sha256
 
@@ -59,6 +63,20 @@ def shard_rows(images: int, slab_rows: int, number: int, count: int) -> slice:
 def shard_path(path: Path, number: int, count: int) -> Path:
     """Return where shard `number`, from 1, of `count` of a cache lies: ``X.h5`` has ``X.shards/2-of-4.h5``."""
     return path.with_suffix(".shards") / f"{number}-of-{count}.h5"
+
+
+def remedy(file: Path) -> str:
+    """Say what to delete and what to run where a file is damaged or lost: of a sharded cache, only one shard goes."""
+    shard = re.fullmatch(r"(\d+)-of-(\d+)\.h5", file.name)
+    if file.parent.suffix != ".shards" or shard is None:
+        return f"delete {file} and extract it again, by `rine-cache extract` or snakemake"
+    number, count = shard.groups()
+    cache = file.parent.with_suffix(".h5")
+    wrong = f"{file} and {cache}, which is joined from it, and no other shard" if file.exists() else str(cache)
+    return (
+        f"delete {wrong}; then run snakemake, or `rine-cache extract --out {cache} --shard {number}/{count}` with the "
+        f"options of before and `rine-cache join {cache} --shards {count}`"
+    )
 
 
 def join_shards(path: Path, count: int) -> None:
@@ -94,12 +112,31 @@ def join_shards(path: Path, count: int) -> None:
         temporary.replace(path)
         flush_to_disk(path.parent)
     except OSError as error:
-        raise CacheError(f"cannot write {path}: {error.strerror or error}") from None
+        raise CacheError(refusal(path, error)) from None
     finally:
         temporary.unlink(missing_ok=True)
     for number in range(1, count + 1):
         with contextlib.suppress(OSError):  # another join was first, or the folder cannot be written to
             replaced_path(shard_path(path, number, count)).unlink()
+
+
+def is_joined(path: Path) -> bool:
+    """Say whether the file at `path`, if there is one, stands for the shards in the folder beside it."""
+    if path.is_symlink():
+        return path.readlink().parent.name == shard_path(path, 1, 1).parent.name
+    return path.is_file() and read_bytes(path, 0, len(INDEX)) == INDEX
+
+
+def remove_shards(path: Path) -> None:
+    """Delete the shards of a cache at whose path another file is now; what is still being written stays."""
+    assert not is_joined(path), "a cache stands on its shards"
+    folder = shard_path(path, 1, 1).parent
+    try:
+        for shard in folder.glob("*-of-*.h5"):
+            shard.unlink()
+        folder.rmdir()
+    except OSError as error:
+        LOG.warning("%s holds shards of the cache that was replaced (%s); delete them", folder, reason(error))
 
 
 def _link_or_index(path: Path, temporary: Path, first: Layout, seals: list[tuple[int, bytes]], count: int) -> None:

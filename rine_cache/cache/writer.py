@@ -29,7 +29,7 @@ from rine_cache.cache.hdf5 import (
     user_block,
 )
 from rine_cache.errors import CacheBusyError, CacheCorruptError, CacheError, CacheMismatchError
-from rine_cache.files import flush_to_disk
+from rine_cache.files import flush_to_disk, is_full, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,6 +100,8 @@ class CacheWriter:
         ------
         CacheCorruptError
             If a slab is missing, or its bytes are not those that were written.
+        CacheError
+            If the disk refuses; what was written stays in the part file.
         """
         if pending := self.pending_slabs():
             raise CacheCorruptError(
@@ -107,14 +109,17 @@ class CacheWriter:
                 f"check the disk, then run the same command again"
             )
         part = part_path(self._path)
-        mark_sealed(part)
-        os.fsync(self._descriptor)
-        os.pwrite(self._descriptor, user_block(SEALED, skeleton_digest(part, self._layout)), 0)
-        os.fsync(self._descriptor)
-        if self._path.exists() and self.shape.images != self._layout.identity.rows.total:
-            self._path.replace(replaced_path(self._path))
-        part.replace(self._path)
-        flush_to_disk(self._path.parent)
+        try:
+            mark_sealed(part)
+            os.fsync(self._descriptor)
+            os.pwrite(self._descriptor, user_block(SEALED, skeleton_digest(part, self._layout)), 0)
+            os.fsync(self._descriptor)
+            if self._path.exists() and self.shape.images != self._layout.identity.rows.total:
+                self._path.replace(replaced_path(self._path))
+            part.replace(self._path)
+            flush_to_disk(self._path.parent)
+        except OSError as error:
+            raise _disk_error(self._path, error) from None
 
     def _put(self, name: str, index: tuple[int, ...], values: NDArray[Any]) -> None:
         """Write `values` at an index of a dataset's leading axes, with no gap up to their end."""
@@ -268,6 +273,8 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def _disk_error(part: Path, error: OSError) -> CacheError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return CacheError(f"no room for {part}: {error.strerror}; free some and run the same command again")
-    return CacheError(f"cannot write {part}: {error.strerror or error}; what was written is kept")
+    if is_full(error):
+        return CacheError(f"no room for {part}: {reason(error)}; free some and run the same command again")
+    return CacheError(
+        f"cannot write {part}: {reason(error)}; mend that and run the same command again, or choose another place"
+    )

@@ -210,12 +210,12 @@ def verify(caches: tuple[Path, ...]) -> None:
     bad = 0
     for path in caches:
         try:
-            faults = [f"slab {slab} ({', '.join(parts)})" for slab, parts in FeatureCache(path).damaged_slabs()]
-            verdict = f"damaged: {'; '.join(faults)}; delete it and extract it again" if faults else "whole"
+            faults = FeatureCache(path).damage()
         except CacheError as error:
-            verdict = f"not whole: {error}"
-        bad += verdict != "whole"
-        click.echo(f"{path}: {verdict}")
+            faults = [str(error)]
+        bad += bool(faults)
+        for verdict in [f"not whole: {fault}" for fault in faults] or ["whole"]:
+            click.echo(f"{path}: {verdict}")
     if bad:
         click.echo(f"{bad} of {len(caches)} are not whole", err=True)
         sys.exit(1)

@@ -41,7 +41,7 @@ def train(
       rine-cache train experiment.yaml --train train.h5 train.parquet \\
           --validation val.h5 val.parquet --out results/heads/mine
     """
-    from rine_cache.devices import resolve_device
+    from rine_cache.devices import claim_device
     from rine_cache.errors import ConfigError
     from rine_cache.features import FeatureSet, open_part
     from rine_cache.specs.base import parse_argument
@@ -61,13 +61,10 @@ def train(
     if spec.official_files:
         raise ConfigError("official heads are not trained; import them with `rine-cache head import`")
     parts = parse_argument(TrainingSetSpec, training_set) if training_set else None
-    train_experiment(
-        spec,
-        features("--train", train_pairs, parts.train if parts else ()),
-        features("--validation", validation_pairs, parts.validation if parts else ()),
-        out,
-        resolve_device(device),
-    )
+    train_features = features("--train", train_pairs, parts.train if parts else ())
+    validation_features = features("--validation", validation_pairs, parts.validation if parts else ())
+    with claim_device(device) as claimed:
+        train_experiment(spec, train_features, validation_features, out, claimed)
 
 
 @click.command()
@@ -87,14 +84,15 @@ def score(heads: Path, features: Path, manifest: Path, dataset: str, view: str, 
       rine-cache score --heads results/heads/sample --features test.h5 --manifest test.parquet \\
           --dataset sample-test --out scores.parquet
     """
-    from rine_cache.devices import resolve_device
+    from rine_cache.devices import claim_device
     from rine_cache.features import open_part
     from rine_cache.heads.head import load_heads
     from rine_cache.score import ScoredImages
     from rine_cache.score import score as run
 
     part = open_part(features, manifest)
-    run(load_heads(heads), part, ScoredImages(dataset, view), out, resolve_device(device))
+    with claim_device(device) as claimed:
+        run(load_heads(heads), part, ScoredImages(dataset, view), out, claimed)
 
 
 @click.group()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from importlib import import_module, metadata
 from keyword import iskeyword
+from pathlib import Path
 
 import click
 
 from rine_cache.cli.options import log_to
 from rine_cache.errors import RineCacheError, nearest
+from rine_cache.files import is_full, refusal
 
 LOG = logging.getLogger(__name__)
 
@@ -77,6 +80,13 @@ def main() -> None:
         sys.exit(cli.main(prog_name="rine-cache", standalone_mode=False))
     except RineCacheError as error:
         LOG.error("%s", error)
+        sys.exit(2)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        # What commands write to files, they tell of themselves: this is what was printed.
+        LOG.error("%s", refusal(Path(error.filename or "the output"), error))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python prints what is left once more when it ends
         sys.exit(2)
     except click.ClickException as error:
         error.show()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from rine_cache.errors import OutputError
+from rine_cache.files import reason, refusals_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,24 @@ class _TerminalHandler(logging.Handler):
         tqdm.write(prefix + record.getMessage(), file=sys.stderr)
 
 
+class _FileHandler(logging.FileHandler):
+    """Appends messages to a log file. Where the disk refuses, it says so once and the command goes on without.
+
+    What a command makes is worth more than its log: hours of encoding are not stopped by a full disk beside them.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in `logging`
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logger = logging.getLogger("rine_cache")
+        logger.removeHandler(self)
+        with contextlib.suppress(OSError):  # closing writes what was refused again
+            self.close()
+        logger.warning("the log %s is not written any further: %s", self.baseFilename, reason(error))
+
+
 def log_to(path: Path | None) -> None:
     """Send messages to stderr, and as plain lines with the time to a log file."""
     logger = logging.getLogger("rine_cache")
@@ -40,11 +59,9 @@ def log_to(path: Path | None) -> None:
     logger.propagate = False
     logger.handlers = [_TerminalHandler()]
     if path is not None:
-        try:
+        with refusals_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            to_file = logging.FileHandler(path, mode="a", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"cannot write the log {path}: {error.strerror}; choose another place") from None
+            to_file = _FileHandler(path, mode="a", encoding="utf-8")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(to_file)
 

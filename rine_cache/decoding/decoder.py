@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from rine_cache.containers import ContainerReader
-from rine_cache.decoding.pool import NOT_READ, Job, Outcome, WorkerPool
+from rine_cache.decoding.job import Job
+from rine_cache.decoding.pool import WorkerPool
 from rine_cache.decoding.rows import DecodedRow
 from rine_cache.decoding.worker import Refused, Task
-from rine_cache.facts import NO_FACTS
 from rine_cache.quarantine import Reason, UnreadableImageError
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ class Decoder:
         try:
             content = self._containers.read(container, position, job.task.size)
         except UnreadableImageError as error:
-            refused = Refused(error.reason, error.detail)
-            job.future.set_result(Outcome(*NOT_READ, NO_FACTS, refused, {}, {}))
+            job.future.set_result(job.quarantined(Refused(error.reason, error.detail)))
         except Exception as error:  # noqa: BLE001 - raised where the row is asked for
             job.future.set_exception(error)
         else:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import tempfile
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from rine_cache.cache import FeatureCache
+from rine_cache.cache import FeatureCache, merge_shards
 from rine_cache.errors import CacheCorruptError, CacheMismatchError
+from rine_cache.files import refusals_told
 from rine_cache.progress import progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from rine_cache.manifest import Manifest
     from rine_cache.packs.index import PackedCache, PackIndex
@@ -49,8 +51,8 @@ def checked(path: Path, file: PackedCache, manifest_path: Path, manifest: Manife
             f"{path} is of tap {key['tap']}, encoding {cache.fingerprint[:12]} and manifest "
             f"{cache.identity.manifest_digest[:12]}, not of {said[0]}, {said[1][:12]} and {said[2][:12]}"
         )
-    for slab, parts in cache.damaged_slabs():
-        raise CacheCorruptError(f"{path} is damaged: slab {slab} ({', '.join(parts)}); delete it and extract it again")
+    if faults := cache.damage():
+        raise CacheCorruptError(faults[0])
     quarantined = cache.shape.images - int(cache.readable.sum())
     return PackContent(file, cache.shape.images, quarantined, key, manifest.listed_as or {"root": str(manifest.root)})
 
@@ -59,6 +61,30 @@ def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's bytes, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def one_file(path: Path, beside: Path) -> Iterator[Path]:
+    """Give a cache as one file: a sharded one is merged for the time being, in a folder of its own in `beside`.
+
+    Raises
+    ------
+    CacheError
+        If it is unsealed or damaged.
+    OutputError
+        If the disk refuses.
+    """
+    cache = FeatureCache(path)
+    if len(cache.files) == 1:
+        yield cache.files[0]
+        return
+    with refusals_told(beside):
+        beside.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".rine-cache-", dir=beside)
+    with folder as name:
+        whole = Path(name) / path.name
+        merge_shards(cache, whole)
+        yield whole
 
 
 class Meter:

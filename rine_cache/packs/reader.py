@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from rine_cache.cache import FeatureCache
+from rine_cache.cache import FeatureCache, is_joined, remove_shards
 from rine_cache.errors import CacheError, CacheMismatchError, ManifestError, OutputError
-from rine_cache.files import written_whole
+from rine_cache.files import refusals_told, written_whole
 from rine_cache.manifest import read_manifest
-from rine_cache.packs.content import Meter, Metered, PackContent, checked, metered, sha256_of
+from rine_cache.packs.content import Meter, Metered, PackContent, checked, metered, one_file, sha256_of
 from rine_cache.packs.index import PackedCache, PackedManifest, PackIndex, altered, contents_of, opened, read_index
 from rine_cache.progress import progress
 
@@ -39,7 +39,7 @@ def read_pack(pack: Path, results: Path, *, replace: bool = False) -> Imported:
     """Unpack a pack's caches and manifests below a results folder, once all of it is found to be whole.
 
     Files take their places after every byte is checked; until then, and after any failure, the folder is as it was.
-    Caches are made newer than their manifests, as Snakemake wants them.
+    Caches are made newer than their manifests, as Snakemake wants them. The shards of a cache that is replaced go last.
 
     Parameters
     ----------
@@ -72,18 +72,21 @@ def read_pack(pack: Path, results: Path, *, replace: bool = False) -> Imported:
                 f"{len(differing)} of the {len(index.files)} files in {pack} are in {results} with other bytes: "
                 f"{', '.join(differing)}; nothing was written. Give other --results, or --replace to replace them"
             )
+        joined = [results / path for path in differing if is_joined(results / path)]
         stack.enter_context(_new_folders_go_on_failure([results / path for path in state]))
         # Files take their places last in, first out: caches, then manifests, without which no cache is used.
         temporaries = {
             path: stack.enter_context(written_whole(results / path)) for path, found in state.items() if found != "kept"
         }
         with metered("unpack", index) as meter:
-            _unpack(tar, pack, index, temporaries, meter)
+            _unpack(tar, pack, results, index, temporaries, meter)
         contents = _checked_pack(pack, results, index, temporaries)
         now = time.time()
         for file in index.files:
             if file.path in temporaries:
                 os.utime(temporaries[file.path], (now, now - (file.kind == "manifest")))
+    for replaced in joined:
+        remove_shards(replaced)
     _make_newer_than_manifests(results, index, temporaries)
     by_state: dict[str, list[str]] = {"new": [], "replaced": [], "kept": []}
     for path, found in state.items():
@@ -95,8 +98,23 @@ def _state(target: Path, file: PackedManifest | PackedCache) -> Literal["new", "
     """Say what becomes of a file, by what is in its place."""
     if not target.exists():
         return "new"
-    same = target.is_file() and target.stat().st_size == file.size and sha256_of(target) == file.sha256
+    if isinstance(file, PackedCache) and is_joined(target):
+        same = _stands_for(target, file)
+    else:
+        same = target.is_file() and target.stat().st_size == file.size and sha256_of(target) == file.sha256
     return "kept" if same else "replaced"
+
+
+def _stands_for(joined: Path, file: PackedCache) -> bool:
+    """Say whether joined shards hold what a packed cache holds."""
+    try:
+        cache = FeatureCache(joined)
+        if (cache.fingerprint, cache.identity.manifest_digest) != (file.encoding_fingerprint, file.manifest_digest):
+            return False
+        with one_file(joined, joined.parent) as whole:
+            return sha256_of(whole) == file.sha256
+    except CacheError:
+        return False
 
 
 @contextlib.contextmanager
@@ -111,7 +129,9 @@ def _new_folders_go_on_failure(targets: Sequence[Path]) -> Iterator[None]:
         raise
 
 
-def _unpack(tar: tarfile.TarFile, pack: Path, index: PackIndex, temporaries: Mapping[str, Path], meter: Meter) -> None:
+def _unpack(
+    tar: tarfile.TarFile, pack: Path, results: Path, index: PackIndex, temporaries: Mapping[str, Path], meter: Meter
+) -> None:
     """Read the whole pack, member by member as its index says, writing those that have a temporary path."""
     end = 0
     for file in index.files:
@@ -119,14 +139,9 @@ def _unpack(tar: tarfile.TarFile, pack: Path, index: PackIndex, temporaries: Map
         if member is None or (member.name, member.type, member.size) != (file.path, tarfile.REGTYPE, file.size):
             raise altered(pack, f"{file.path} is not where its index says")
         source = Metered(contents_of(tar, member), meter)
-        try:
-            with temporaries.get(file.path, Path(os.devnull)).open("wb") as copy:
-                while block := source.read(_MEGABYTE):
-                    copy.write(block)
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {file.path}: {error.strerror or error}; give --results where there is room"
-            ) from None
+        with refusals_told(results / file.path), temporaries.get(file.path, Path(os.devnull)).open("wb") as copy:
+            while block := source.read(_MEGABYTE):
+                copy.write(block)
         if source.sha256 != file.sha256:
             raise altered(pack, f"{file.path} does not have the bytes that its index says")
         end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
@@ -184,5 +199,5 @@ def _make_newer_than_manifests(results: Path, index: PackIndex, written: Contain
         listed = (results / packed.path).stat().st_mtime_ns
         for path in caches:
             if path.stat().st_mtime_ns <= listed:
-                with contextlib.suppress(PermissionError):  # another user's cache is as good
+                with contextlib.suppress(OSError):  # another user's cache is as good, and one on a read-only disk
                     os.utime(path)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 import tarfile
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rine_cache.cache import FeatureCache, merge_shards
+from rine_cache.cache import FeatureCache
 from rine_cache.errors import CacheError, ConfigError, ManifestError, OutputError, nearest
 from rine_cache.files import written_whole
 from rine_cache.manifest import read_manifest
-from rine_cache.packs.content import Metered, PackContent, checked, metered, sha256_of
+from rine_cache.packs.content import Metered, PackContent, checked, metered, one_file, sha256_of
 from rine_cache.packs.index import INDEX, PackedCache, PackedManifest, PackIndex, opened, read_index
 from rine_cache.progress import progress
 from rine_cache.provenance import canonical_json, code_version
 from rine_cache.specs.base import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 
 def write_pack(
@@ -67,7 +66,7 @@ def write_pack(
                 manifest = read_manifest(path)
                 for place in places:
                     if place.dataset == packed.dataset:
-                        source = stack.enter_context(_one_file(results / _path(place), output.parent))
+                        source = stack.enter_context(one_file(results / _path(place), output.parent))
                         caches.append(_packed_cache(source, place))
                         sources[caches[-1].path] = source
                         contents.append(checked(source, caches[-1], path, manifest))
@@ -90,24 +89,6 @@ def _write(output: Path, index: PackIndex, sources: Mapping[str, Path]) -> None:
                 tar.addfile(_member(file.path, file.size), hashed)
             if hashed.sha256 != file.sha256:
                 raise CacheError(f"{sources[file.path]} was changed while it was packed; run the same command again")
-
-
-@contextlib.contextmanager
-def _one_file(path: Path, beside: Path) -> Iterator[Path]:
-    """Give a cache as one file: a sharded one is merged for the time being, in a folder `beside` the pack."""
-    cache = FeatureCache(path)
-    if len(cache.files) == 1:
-        yield path
-        return
-    try:
-        beside.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=".rine-cache-", dir=beside)
-    except OSError as error:
-        raise OutputError(f"cannot write to {beside}: {error.strerror or error}; choose another place") from None
-    with folder as name:
-        whole = Path(name) / path.name
-        merge_shards(cache, whole)
-        yield whole
 
 
 def _refuse_other_file(output: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from rine_cache.errors import ConfigError
-from rine_cache.files import written_whole
+from rine_cache.files import refusals_told, written_whole
 from rine_cache.progress import progress
 from rine_cache.sample.autoencoders import UPSAMPLERS, reconstruct, train_autoencoder
 from rine_cache.sample.photographs import PHOTOGRAPHS, Crop, crops
@@ -79,12 +79,13 @@ def _clear(root: Path) -> Path:
         raise ConfigError(f"{root} is a file, not a folder; set sample.root to another")
     if root.exists() and any(root.iterdir()) and not marker.exists():
         raise ConfigError(f"{root} holds files that are no sample of rine-cache's; set sample.root to another")
-    root.mkdir(parents=True, exist_ok=True)
-    marker.touch()
-    (root / PROVENANCE).unlink(missing_ok=True)  # it says that the sample is whole
-    for part in _PARTS:
-        if (root / part).exists():
-            shutil.rmtree(root / part)
+    with refusals_told(root):
+        root.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+        (root / PROVENANCE).unlink(missing_ok=True)  # it says that the sample is whole
+        for part in _PARTS:
+            if (root / part).exists():
+                shutil.rmtree(root / part)
     return root
 
 
@@ -145,8 +146,9 @@ def _to_tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, optimize=False)
+    with refusals_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path, optimize=False)
 
 
 def _provenance(spec: SampleSpec, images: int) -> dict[str, object]:

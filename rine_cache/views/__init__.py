@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rine_cache.views.crops import CROPS
+from rine_cache.views.crops import CROPS, only_centre
 from rine_cache.views.perturbed import PERTURBED_LIBRARIES, perturb
 from rine_cache.views.prepare import OPERATIONS
 from rine_cache.views.seeding import generator
@@ -55,6 +55,8 @@ def render(view: ViewSpec, image: Image.Image, content_sha256: bytes) -> NDArray
     ConfigError
         If a library was built here without what the view asks for.
     """
+    if view.kind == "center" and not view.prepare:
+        image = only_centre(image, view.size)
     pixels = np.asarray(image)  # (height, width, 3)
     if view.kind == "train":
         return augment(pixels, view, content_sha256)

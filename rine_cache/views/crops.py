@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     from rine_cache.specs.encoding import CenterViewSpec, PatchesViewSpec, TenCropViewSpec
 
@@ -24,6 +25,12 @@ def pad(pixels: Pixels, size: int) -> Pixels:
         return pixels
     (above, below), (before, after) = ((gap // 2, gap - gap // 2) for gap in missing)
     return np.pad(pixels, ((above, below), (before, after), (0, 0)))
+
+
+def only_centre(image: Image.Image, size: int) -> Image.Image:
+    """Drop what no centre crop of `size` shows: turning an image into an array costs time by its size."""
+    left, top = (max(_middle(side, size), 0) for side in image.size)
+    return image.crop((left, top, min(left + size, image.width), min(top + size, image.height)))
 
 
 def center(pixels: Pixels, size: int) -> Crops:
@@ -62,8 +69,13 @@ def _windows(whole: Pixels, size: int, corners: list[tuple[int, int]]) -> Crops:
 
 
 def _centre_of(whole: Pixels, size: int) -> tuple[int, int]:
-    """Return the top left corner of the centre crop, as torchvision's CenterCrop: halves are rounded to even."""
-    return round((whole.shape[0] - size) / 2), round((whole.shape[1] - size) / 2)
+    """Return the top left corner of the centre crop."""
+    return _middle(whole.shape[0], size), _middle(whole.shape[1], size)
+
+
+def _middle(side: int, size: int) -> int:
+    """Return where the middle of a side begins, as torchvision's CenterCrop: halves are rounded to even."""
+    return round((side - size) / 2)
 
 
 def _spread(last: int, count: int, middle: int) -> list[int]:

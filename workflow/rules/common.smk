@@ -8,8 +8,9 @@ from rine_cache.cli.listing import as_text
 from rine_cache.errors import RineCacheError
 from rine_cache.inventory import missing_for_training, missing_table, take_inventory
 from rine_cache.provenance import canonical_json
+from rine_cache.readings import Readings
 from rine_cache.specs.config import config_from, load_benchmarks
-from rine_cache.specs.encoding import CACHE_SCHEMA_VERSION
+from rine_cache.specs.extraction import CacheSpec
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
@@ -149,29 +150,33 @@ def listing_options(wildcards):
 # features.smk
 
 
-def checkpoint_of(wildcards):
-    """Name the file that an encoder's weights come from, if they do."""
-    weights = CONFIG.encoders[wildcards.encoder].weights
-    return weights if Path(weights).is_file() else []
-
-
-def view_json(wildcards):
-    """Return a view's specification."""
-    return as_json(CONFIG.all_views[wildcards.view])
-
-
-def encoder_options(wildcards):
-    """Return the options that describe an encoder."""
-    spec = CONFIG.encoders[wildcards.encoder]
-    words = ["--architecture", spec.architecture, "--weights", spec.weights]
-    words += ["--precision", spec.precision, "--batch-size", str(spec.batch_size)]
-    return shlex.join(words + (["--compile"] if spec.compile else []))
-
-
 def features_of(experiment, dataset, view):
     """Name the cache of a data set through a view, as an experiment's encoder and tap make it."""
     spec = CONFIG.experiments[experiment]
     return f"results/features/{spec.encoder}/{spec.tap}/{view}/{dataset}.h5"
+
+
+# What the experiments read; a rule may be asked for other caches too.
+WANTED = {
+    Path(features_of(experiment, dataset, view))
+    for dataset, caches in CACHES.items()
+    for experiment, view in caches
+}
+
+# Filled while Snakemake builds its graph, by the input function of `join`; written down when it starts.
+READINGS = {
+    dataset: Readings(Path("results/features/readings", dataset))
+    for dataset in CONFIG.datasets
+}
+
+
+def save_readings():
+    """Write down which caches come from which reading: jobs on other machines look there."""
+    try:
+        for readings in READINGS.values():
+            readings.save()
+    except RineCacheError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def shards_of(wildcards):
@@ -180,13 +185,49 @@ def shards_of(wildcards):
 
 
 def extracted(wildcards):
-    """Name the marks of a cache's shards: each says that one is made."""
+    """Name the marks of the reading that a cache comes from, one for each shard."""
+    cache = CacheSpec(
+        out=f"results/features/{wildcards.encoder}/{wildcards.tap}/{wildcards.view}/{wildcards.dataset}.h5",
+        encoder=CONFIG.encoders[wildcards.encoder],
+        tap=wildcards.tap,
+        view=CONFIG.all_views[wildcards.view],
+    )
+    reading = READINGS[wildcards.dataset].number_of(cache)
     shards = shards_of(wildcards)
     return [
-        f"results/features/{wildcards.encoder}/{wildcards.tap}/{wildcards.view}/"
-        f"{wildcards.dataset}.{number}-of-{shards}.done"
+        f"results/features/readings/{wildcards.dataset}/{reading}.{number}-of-{shards}.done"
         for number in range(1, shards + 1)
     ]
+
+
+def caches_of(wildcards):
+    """List the caches that a reading makes."""
+    return READINGS[wildcards.dataset].caches_of(int(wildcards.reading), WANTED)
+
+
+# Snakemake does not remember parameters that ask for `output`: a reading is not done again because one of its caches is
+# made by a later one, or is not wanted any more. It asks for them when its graph is whole, and so are the readings.
+def cache_options(wildcards, output):
+    """Return the options that describe the caches of a reading."""
+    first, *others = caches_of(wildcards)
+    encoder = first.encoder
+    words = ["--out", str(first.out), "--tap", first.tap, "--view", as_json(first.view)]
+    words += ["--architecture", encoder.architecture, "--weights", encoder.weights]
+    words += ["--precision", encoder.precision, "--batch-size", str(encoder.batch_size)]
+    words += ["--compile"] if encoder.compile else []
+    words += [word for other in others for word in ("--also", as_json(other))]
+    return shlex.join(words)
+
+
+def named_views(wildcards, output):
+    """Say for people through what a reading takes its data set."""
+    views = {}
+    for cache in caches_of(wildcards):
+        encoder, tap, view = cache.out.parts[-4:-1]
+        views.setdefault(f"{encoder} ({tap})", []).append(view)
+    return "; ".join(
+        f"{', '.join(names)} with {encoder}" for encoder, names in views.items()
+    )
 
 
 # audits.smk

@@ -1,4 +1,5 @@
-# Manifests to sealed caches: the only step that runs the encoder.
+# Manifests to sealed caches: the only step that runs the encoder. One job makes all the caches of a data set that are
+# asked for together, from one reading of its files: see rine_cache/readings.py.
 
 
 # What it declares is a mark: Snakemake deletes what it declares before a job and after a failed one, and neither shards,
@@ -7,16 +8,16 @@
 rule extract:
     input:
         manifest="results/manifests/{dataset}.parquet",
-        checkpoint=checkpoint_of,
     output:
         done=touch(
-            "results/features/{encoder}/{tap}/{view}/{dataset}.{shard}-of-{shards}.done"
+            "results/features/readings/{dataset}/{reading}.{shard}-of-{shards}.done"
         ),
     log:
-        "results/logs/extract/{encoder}/{tap}/{view}/{dataset}.{shard}-of-{shards}.log",
+        "results/logs/extract/{dataset}/{reading}.{shard}-of-{shards}.log",
     benchmark:
-        "results/timings/extract/{encoder}/{tap}/{view}/{dataset}.{shard}-of-{shards}.tsv"
+        "results/timings/extract/{dataset}/{reading}.{shard}-of-{shards}.tsv"
     wildcard_constraints:
+        reading=r"\d+",
         shard=r"\d+",
         shards=r"\d+",
     conda:
@@ -26,18 +27,14 @@ rule extract:
     resources:
         gpu=int(CONFIG.gpu),
     params:
-        features="results/features/{encoder}/{tap}/{view}/{dataset}.h5",
-        encoder=encoder_options,
-        view=view_json,
-        schema=CACHE_SCHEMA_VERSION,
+        caches=cache_options,
+        views=named_views,
         device=CONFIG.device,
     message:
-        "encoding {wildcards.dataset} through {wildcards.view} with {wildcards.encoder} ({wildcards.tap}), "
-        "shard {wildcards.shard} of {wildcards.shards}"
+        "encoding {wildcards.dataset} through {params.views}, shard {wildcards.shard} of {wildcards.shards}"
     shell:
-        "exec rine-cache extract {input.manifest:q} --out {params.features:q} {params.encoder} --tap {wildcards.tap} "
-        "--view {params.view:q} --shard {wildcards.shard}/{wildcards.shards} --device {params.device} "
-        "--workers {threads} --parent $PPID --log {log:q}"
+        "exec rine-cache extract {input.manifest:q} {params.caches} --shard {wildcards.shard}/{wildcards.shards} "
+        "--device {params.device} --workers {threads} --parent $PPID --log {log:q}"
 
 
 # Where shards were deleted by hand the marks are wrong, and go, so that the next run makes the shards again.
