@@ -30,20 +30,23 @@ _WINDOWS_HELD = 2  # the one in use, and the next one, which is being read
 _DEVICE_SHARE = 0.5
 
 
-class Batch(NamedTuple):
-    """Images of one step.
+class ReadImages(NamedTuple):
+    """What was read of B images, on the device.
 
     Attributes
     ----------
     indices
         Which of the feature set, shape (B,).
+    labels
+        0 real, 1 fake, shape (B,).
     tokens
-        CLS tokens of the blocks asked for, (K', B, D), float32, on the device.
+        CLS tokens of the blocks asked for, (K', B, D), float32; the reader's to overwrite.
     embedding
-        Embeddings, (B, E), float32, on the device; None unless asked for.
+        Embeddings, (B, E), float32; None unless asked for.
     """
 
     indices: NDArray[np.int64]
+    labels: torch.Tensor
     tokens: torch.Tensor
     embedding: torch.Tensor | None
 
@@ -90,7 +93,14 @@ class FeatureWindows:
             self.window_rows = max(1, fitting // _WINDOWS_HELD // RUN_ROWS) * RUN_ROWS
         self._whole: tuple[int, _Window] | None = None  # a draw, and the window of all images
 
-    def batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[Batch]:
+    def in_order(self, rows_at_once: int) -> Iterator[ReadImages]:
+        """Yield every image's first draw in the order of the feature set: nothing but what is yielded is held."""
+        for start in range(0, len(self._features), rows_at_once):
+            indices = np.arange(start, min(start + rows_at_once, len(self._features)))  # (B,)
+            window = self._read(indices, draw=0)
+            yield self._on_its_way([(indices, window.tokens, window.embedding)])
+
+    def batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[ReadImages]:
         """Yield every image once, in an order that follows from seed, epoch and budget; the last batch may be smaller.
 
         Epoch e, from 1, reads draw e - 1, modulo each part's V.
@@ -102,7 +112,7 @@ class FeatureWindows:
             start = 0
             while waiting + len(order) - start >= batch_size:
                 taken = order[start : start + batch_size - waiting]  # (b,)
-                yield self._batch([*rest, (taken, *window.take(taken))])
+                yield self._on_its_way([*rest, (taken, *window.take(taken))])
                 start += len(taken)
                 rest, waiting = [], 0
             if start < len(order):
@@ -110,13 +120,16 @@ class FeatureWindows:
                 rest.append((taken, *window.take(taken)))
                 waiting += len(taken)
         if rest:
-            yield self._batch(rest)
+            yield self._on_its_way(rest)
 
-    def _batch(self, parts: Sequence[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor | None]]) -> Batch:
+    def _on_its_way(self, parts: Sequence[tuple[NDArray[np.int64], torch.Tensor, torch.Tensor | None]]) -> ReadImages:
+        """Put what was taken of one window, or of several, together on the device, widened."""
+        indices = np.concatenate([part for part, _, _ in parts])  # (B,)
         tokens = torch.cat([part for _, part, _ in parts], dim=1)  # (K', B, D)
         embeddings = [part for _, _, part in parts if part is not None]  # each (b, E)
-        return Batch(
-            np.concatenate([indices for indices, _, _ in parts]),
+        return ReadImages(
+            indices,
+            torch.from_numpy(self._features.labels[indices]).to(self._device),  # (B,)
             # Half as many bytes cross to a GPU if they are widened there.
             tokens.to(self._device, non_blocking=True).float(),
             torch.cat(embeddings).to(self._device, non_blocking=True).float() if embeddings else None,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rine_cache.losses import bce_sum, supervised_contrastive_loss
+from rine_cache.losses import bce_gradient, bce_sum, contrastive_gradient, supervised_contrastive_loss
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "head_golden.npz")
 
@@ -75,3 +75,31 @@ def test_no_loss_is_not_a_number_where_everything_is_alike() -> None:
     assert torch.isfinite(loss)
     assert z.grad is not None
     assert torch.isfinite(z.grad).all()
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1, 1], [0, 0, 0, 0, 0], [0, 1, 1, 1, 1], [0, 1], [1]])
+def test_gradients_written_out_are_those_of_autograd(labels: list[int]) -> None:
+    """Of three heads at once, one of them with a projection that is nothing."""
+    torch.manual_seed(0)
+    z = torch.randn(3, len(labels), 7, dtype=torch.float64)
+    z[1, 0] = 0
+    logits, targets = torch.randn(3, len(labels), dtype=torch.float64), torch.tensor(labels)
+    temperatures = torch.tensor([0.07, 0.5, 1.0], dtype=torch.float64)
+    by_z, by_logits = contrastive_gradient(z, targets, temperatures), bce_gradient(logits, targets)
+    for head in range(3):
+        own_z, own_logits = z[head].clone().requires_grad_(), logits[head].clone().requires_grad_()
+        contrastive = supervised_contrastive_loss(own_z, targets, temperatures[head].item())
+        bce = bce_sum(own_logits, targets)
+        (contrastive + bce).backward()
+        torch.testing.assert_close(by_z.loss[head], contrastive.detach())
+        torch.testing.assert_close(by_logits.loss[head], bce.detach())
+        torch.testing.assert_close(by_z.gradient[head], own_z.grad)
+        torch.testing.assert_close(by_logits.gradient[head], own_logits.grad)
+
+
+def test_the_stacked_losses_have_the_authors_values() -> None:
+    labels = torch.from_numpy(GOLDEN["supcon_labels"])
+    features, logits = torch.from_numpy(GOLDEN["supcon_features"]), torch.from_numpy(GOLDEN["bce_logits"])
+    contrastive = contrastive_gradient(features[None], labels, torch.tensor([0.07])).loss
+    assert contrastive.item() == pytest.approx(float(GOLDEN["supcon_loss"]), abs=1e-5)
+    assert bce_gradient(logits[None], labels).loss.item() == pytest.approx(float(GOLDEN["bce_sum"]), abs=1e-5)

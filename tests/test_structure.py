@@ -19,7 +19,7 @@ LAYERS = (
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
     | {"heads", "losses", "metrics", "calibration", "selection", "hamming", "shortcuts", "passes"},
-    {"features", "feature_windows", "inventory", "pairing", "readings"},
+    {"features", "feature_windows", "inventory", "pairing", "readings", "training_plan"},
     {
         "sample",
         "extract",
@@ -29,6 +29,8 @@ LAYERS = (
         "packs",
         "train",
         "probes",
+        "training_batches",
+        "training_stack",
         "score",
         "evaluate",
         "published",

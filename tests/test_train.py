@@ -8,19 +8,22 @@ import pytest
 import torch
 from torch.nn import functional
 
+import rine_cache.feature_windows as feature_windows
 from rine_cache.calibration import calibrate
 from rine_cache.errors import TrainingError
+from rine_cache.feature_windows import FeatureWindows, ReadImages
 from rine_cache.features import FeatureSet, open_part
 from rine_cache.heads.head import load_head, load_heads
 from rine_cache.heads.rine import RineHead
 from rine_cache.specs.base import parse
 from rine_cache.specs.encoding import TrainViewSpec
 from rine_cache.specs.training import ExperimentSpec
-from rine_cache.train import CURVES, train_experiment, train_head
+from rine_cache.train import CURVES, TrainedHead, train_experiment, train_heads
 from tests.conftest import SIZE
+from tests.plain_training import train_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from tests.conftest import MadeCache
@@ -41,6 +44,15 @@ def experiment(**changes: Any) -> ExperimentSpec:
         **changes,
     }
     return parse(ExperimentSpec, data, "test")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from threads, and lose much on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -88,30 +100,128 @@ def test_a_card_says_what_the_head_is_and_what_it_was_trained_on(
     assert card.code_version
 
 
-def test_training_equals_the_plain_loop(data: tuple[FeatureSet, FeatureSet]) -> None:
-    """The linear head against gradient descent written out: Adam on summed cross-entropy, the same batches."""
-    train, validation = data
-    trained = train_head(experiment(), "linear", 0, train, validation, "cpu")
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(5, 1)
-    optimiser = torch.optim.Adam(layer.parameters(), lr=0.01)
-    losses = []
-    for epoch in range(1, 7):
-        optimiser.param_groups[0]["lr"] = 0.01 if epoch < 4 else 0.001
-        order = np.random.default_rng([0, epoch]).permutation(len(train))
-        total = 0.0
-        for start in range(0, len(order), 8):
-            rows = order[start : start + 8]
-            logits = layer(train.embedding(rows, epoch - 1))[:, 0]
-            loss = functional.binary_cross_entropy_with_logits(
-                logits, torch.from_numpy(train.labels[rows]).float(), reduction="sum"
-            )
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            total += loss.item()
-        losses.append(total / len(train))
-    assert [row["train_loss"] for row in trained.curve] == pytest.approx(losses, rel=1e-6)
+GRID: dict[str, Any] = {
+    f"{name}-{suffix}": {"head": {"kind": "rine", "width": 12, "layers": 2, **head}, "training": training}
+    for name, head in {
+        "all": {},
+        "some": {"blocks": [0, 2]},
+        "first": {"blocks": "first:2"},
+        "last": {"blocks": "last", "layers": 1},
+        "mean": {"tie": False},
+        "wide": {"width": 17, "layers": 3},
+    }.items()
+    for suffix, training in {
+        "xi0.3": {"xi": 0.3},
+        "xi0": {"xi": 0},
+        "slow": {"xi": 0.5, "temperature": 0.2, "learning_rate": 0.002, "learning_rate_drops": [2, 3]},
+        "short": {"xi": 0.3, "epochs": 2},
+    }.items()
+} | {
+    "linear": {"head": {"kind": "linear"}, "training": {"xi": 0}},
+    "linear-slow": {"head": {"kind": "linear"}, "training": {"xi": 0, "learning_rate": 0.003}},
+    "small-batches": {"head": {"kind": "rine", "width": 12, "layers": 1}, "training": {"batch_size": 5}},
+}
+
+
+def by_key(trained: Iterable[TrainedHead]) -> dict[tuple[str, int], TrainedHead]:
+    return {(one.trainee.method, one.trainee.seed): one for one in trained}
+
+
+@pytest.fixture
+def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make what is made float64, and what is read too."""
+
+    def doubled(read: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        return lambda *arguments: read(*arguments).double()
+
+    for name in ("tokens", "embedding"):
+        monkeypatch.setattr(FeatureSet, name, doubled(getattr(FeatureSet, name)))
+    on_its_way = FeatureWindows._on_its_way
+
+    def doubled_too(self: FeatureWindows, parts: Any) -> ReadImages:
+        read = on_its_way(self, parts)
+        embedding = None if read.embedding is None else read.embedding.double()
+        return read._replace(tokens=read.tokens.double(), embedding=embedding)
+
+    monkeypatch.setattr(FeatureWindows, "_on_its_way", doubled_too)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def compare_with_the_plain_loop(
+    spec: ExperimentSpec,
+    data: tuple[FeatureSet, FeatureSet],
+    tolerance: float,
+    methods: Iterable[str],
+    window_rows: int = 1 << 30,
+) -> None:
+    trained = by_key(train_heads(spec, *data, "cpu"))
+    assert set(trained) == {(method, seed) for method in spec.methods for seed in spec.seeds}
+    for method in methods:
+        for seed in spec.seeds:
+            found, (network, curve) = trained[method, seed], train_alone(spec, method, seed, *data, window_rows)
+            assert len(found.curve) == len(curve)
+            for row, expected in zip(found.curve, curve, strict=True):
+                for name, value in expected.items():
+                    assert row[name] == pytest.approx(value, rel=tolerance), (method, row["epoch"], name)
+            assert found.head is not None
+            for name, tensor in network.state_dict().items():
+                state = found.head.network.state_dict()[name]
+                torch.testing.assert_close(state, tensor, rtol=tolerance, atol=tolerance, msg=f"{method} {name}")
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_each_of_many_heads_is_what_it_would_be_alone(data: tuple[FeatureSet, FeatureSet]) -> None:
+    """Every kind of setting at once, two seeds, dropout on, a last batch that is not full: against the plain loop.
+
+    In float64, where what they have in common can't hide behind rounding, which Adam magnifies.
+    """
+    settings = {"epochs": 4, "batch_size": 14, "learning_rate": 0.01, "learning_rate_drops": [3]}
+    compare_with_the_plain_loop(experiment(training=settings, methods=GRID), data, 1e-7, GRID)
+
+
+def test_in_float32_too_a_head_is_what_it_would_be_alone(data: tuple[FeatureSet, FeatureSet]) -> None:
+    methods = {name: GRID[name] for name in ("all-xi0.3", "some-xi0.3", "wide-xi0", "linear")}
+    settings = {"epochs": 3, "batch_size": 14, "learning_rate": 0.001, "learning_rate_drops": [3]}
+    compare_with_the_plain_loop(experiment(training=settings, methods=methods), data, 1e-4, methods)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_features_beyond_the_budget_are_learnt_from_window_after_window(
+    data: tuple[FeatureSet, FeatureSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_windows, "RUN_ROWS", 4)
+    methods = {name: GRID[name] for name in ("all-xi0.3", "some-xi0.3", "linear")}
+    settings = {"epochs": 3, "batch_size": 5, "learning_rate": 0.01, "memory_budget": 1500}
+    spec = experiment(training=settings, methods=methods)
+    compare_with_the_plain_loop(spec, data, 1e-7, methods, window_rows=12)
+    ample = experiment(training={**settings, "memory_budget": "1 GiB"}, methods=methods)
+    small, large = (by_key(train_heads(one, *data, "cpu"))["linear", 0] for one in (spec, ample))
+    assert small.curve != large.curve, "the order is another"
+    assert small.head is not None
+    assert small.head.card.training is not None
+    assert small.head.card.training.memory_budget == 1500
+
+
+def test_a_head_is_the_same_bit_for_bit_in_any_company(data: tuple[FeatureSet, FeatureSet]) -> None:
+    """Among others, alone, or where memory is so small that each is trained by itself."""
+    methods = {name: method for name, method in GRID.items() if name.partition("-")[0] in {"all", "some", "linear"}}
+    among = by_key(train_heads(experiment(methods=methods), *data, "cpu"))
+    apart = by_key(train_heads(experiment(methods=methods), *data, "cpu", heads_budget=1))
+    for method in ("some-xi0.3", "linear"):
+        alone = by_key(train_heads(experiment(methods={method: GRID[method]}, seeds=[1]), *data, "cpu"))
+        for found in (among, apart):
+            one, other = alone[method, 1], found[method, 1]
+            assert one.curve == other.curve
+            assert one.head is not None
+            assert other.head is not None
+            for name, tensor in one.head.network.state_dict().items():
+                assert torch.equal(tensor, other.head.network.state_dict()[name])
+
+
+def test_learning_rates_drop_when_they_are_told_to(data: tuple[FeatureSet, FeatureSet]) -> None:
+    (trained,) = train_heads(experiment(methods={"RINE": METHODS["RINE"]}, seeds=[0]), *data, "cpu")
     assert [row["learning_rate"] for row in trained.curve] == pytest.approx([0.01] * 3 + [0.001] * 3)
 
 
@@ -127,25 +237,28 @@ def test_one_seed_gives_one_head_bit_for_bit_and_another_gives_another(
     assert not torch.equal(seeds[0]["proj1.1.weight"], seeds[1]["proj1.1.weight"])
 
 
-def test_the_order_of_training_heads_does_not_change_them(data: tuple[FeatureSet, FeatureSet]) -> None:
-    alone = train_head(experiment(), "RINE", 1, *data, "cpu")
-    train_head(experiment(), "RINE", 0, *data, "cpu")
-    again = train_head(experiment(), "RINE", 1, *data, "cpu")
-    assert alone.curve == again.curve
-
-
 def test_the_global_random_state_is_left_alone(data: tuple[FeatureSet, FeatureSet]) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train_head(experiment(), "RINE", 0, *data, "cpu")
+    list(train_heads(experiment(), *data, "cpu"))
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_loss_that_is_not_finite_stops_with_method_seed_and_epoch(data: tuple[FeatureSet, FeatureSet]) -> None:
-    wild = experiment(training={"learning_rate": 1e30, "epochs": 3, "batch_size": 8})
-    with pytest.raises(TrainingError, match=r"RINE \(seed 0\) diverged in epoch \d"):
-        train_head(wild, "RINE", 0, *data, "cpu")
+def test_a_loss_that_is_not_finite_is_named_and_disturbs_no_other_head(
+    data: tuple[FeatureSet, FeatureSet], tmp_path: Path
+) -> None:
+    wild = {**METHODS["RINE"], "training": {"learning_rate": 1e30}}
+    with pytest.raises(
+        TrainingError, match=r"wild \(seed 0\) diverged in epoch \d.*; wild \(seed 1\).*The 2 others of 4"
+    ):
+        train_experiment(experiment(methods={"wild": wild, "RINE": METHODS["RINE"]}), *data, tmp_path / "heads", "cpu")
+    assert not (tmp_path / "heads" / CURVES).exists()
+    train_experiment(experiment(methods={"RINE": METHODS["RINE"]}), *data, tmp_path / "alone", "cpu")
+    for seed in (0, 1):
+        name = f"RINE/seed{seed}.safetensors"
+        assert (tmp_path / "heads" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    assert len(load_heads(tmp_path / "heads")) == 2
 
 
 def test_training_and_validation_may_share_no_image(data: tuple[FeatureSet, FeatureSet], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ByteSize, ConfigDict, Field, field_validator, model_validator
 
 from rine_cache.errors import nearest
 from rine_cache.specs.base import Name, Spec
@@ -149,6 +149,9 @@ class TrainingSpec(Spec):
         Passes over the training set. The epoch with the lowest validation loss is kept.
     batch_size
         Images per step.
+    memory_budget
+        Bytes of features to hold, as a number or like ``4 GiB``. A training set that fits is permuted whole in each
+        epoch; one that does not is read in windows, which fixes another order; see `rine_cache.feature_windows`.
     """
 
     xi: float = Field(default=0.2, ge=0)
@@ -157,6 +160,7 @@ class TrainingSpec(Spec):
     learning_rate_drops: tuple[int, ...] = (6, 11)
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=128, ge=2)
+    memory_budget: ByteSize = ByteSize(4 << 30)
 
     @model_validator(mode="after")
     def _drops_count_from_one(self) -> TrainingSpec:
