@@ -8,13 +8,13 @@ Shapes: n crops of S x S pixels, N rows (the class token first) of D, K blocks, 
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch.nn import functional
 
+from rine_cache.devices import prefers_one_dnn
 from rine_cache.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -133,11 +133,8 @@ class Forward:
 
 
 def _linear_for(weight: Tensor) -> Linear:
-    """Choose what multiplies matrices: oneDNN for float32 on x86, else what torch takes for the device."""
-    x86 = platform.machine().lower() in {"x86_64", "amd64"}
-    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return _pointwise_convolution if x86 and on_cpu and has_onednn else functional.linear
+    """Choose what multiplies matrices: oneDNN where it is the fastest, else what torch takes for the device."""
+    return _pointwise_convolution if prefers_one_dnn(weight.device, weight.dtype) else functional.linear
 
 
 def _pointwise_convolution(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

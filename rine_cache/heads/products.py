@@ -7,11 +7,12 @@ any company; on a GPU in one batched product. Letters: H heads, R rows, D column
 from __future__ import annotations
 
 import functools
-import platform
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
+
+from rine_cache.devices import prefers_one_dnn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +50,7 @@ def linear(
     """
     first = rows[0]
     if _one_by_one(first.device):
-        multiply = _one_dnn if _prefers_one_dnn(first.dtype) else _torch_linear
+        multiply = _one_dnn if _by_one_dnn(first.device, first.dtype) else _torch_linear
         biases = [None] * len(rows) if bias is None else bias
         done = [multiply(*operands, relu) for operands in zip(rows, weight, biases, strict=True)]
         if out is None and len(done) == 1:
@@ -77,12 +78,9 @@ def _stacked(matrices: Sequence[Tensor] | Tensor) -> Tensor:
 
 
 @functools.cache
-def _prefers_one_dnn(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies: float32 on x86, where torch would ask MKL, which halves an AMD processor's speed."""
-    x86 = platform.machine().lower() in {"x86_64", "amd64"}
-    has_one_dnn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+def _by_one_dnn(device: torch.device, dtype: torch.dtype) -> bool:
     # The operator is torch's own business: where a version has it no more, the rest is as right and less fast.
-    return x86 and dtype == torch.float32 and has_one_dnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return prefers_one_dnn(device, dtype) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _one_dnn(rows: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
