@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up. A module may import its own layer and those below it (design: "imports in one direction").
 LAYERS = (
     {"errors", "quarantine"},
-    {"files", "provenance", "progress", "devices", "markdown"},
+    {"files", "provenance", "progress", "devices", "markdown", "figures"},
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
     | {"heads", "losses", "metrics", "selection", "hamming", "shortcuts", "passes"},
@@ -35,7 +35,18 @@ LAYERS = (
         "report",
         "predict",
     }
-    | {"matrix", "heatmap", "audit", "audit_report", "duplicates", "duplicates_report", "metadata_baseline"}
+    | {
+        "ablation",
+        "ablation_table",
+        "ablation_figure",
+        "matrix",
+        "heatmap",
+        "audit",
+        "audit_report",
+        "duplicates",
+        "duplicates_report",
+        "metadata_baseline",
+    }
     | {"config_edit", "describe"},
     {"cli", "__main__"},
 )
@@ -102,6 +113,7 @@ def test_one_module_knows_hdf5_and_none_knows_snakemake() -> None:
         ("rine_cache.features", "rine_cache.encoders PIL open_clip"),
         ("rine_cache.leaderboard", "torch h5py PIL"),
         ("rine_cache.evaluate", "torch h5py PIL"),
+        ("rine_cache.ablation_table", "torch h5py PIL matplotlib"),
         ("rine_cache.report", "torch h5py PIL"),
         ("rine_cache.extract", "torch open_clip"),
         ("rine_cache.cli.main", "torch h5py PIL polars pydantic numpy sklearn"),

@@ -1,0 +1,98 @@
+"""Ablations: which subsets of a method's blocks are compared, and on which test sets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, field_validator
+
+from rine_cache.errors import ConfigError, nearest
+from rine_cache.specs.base import Name, Spec
+from rine_cache.specs.benchmark import Metric
+from rine_cache.specs.blocks import BlocksExpression, check_subsets
+
+if TYPE_CHECKING:
+    from rine_cache.specs.benchmark import BenchmarkSpec
+    from rine_cache.specs.training import ExperimentSpec
+
+
+class AblationSpec(Spec):
+    """One method, trained again on subsets of its blocks: by its experiment's data, settings and seeds.
+
+    Attributes
+    ----------
+    title
+        Stands above the table and the plot.
+    experiment, method
+        What is ablated: a method of an experiment whose head reads blocks.
+    subsets
+        Families of subsets of the blocks that the method reads, and single subsets to compare with; see
+        `rine_cache.specs.blocks`. A subset of several families is trained once.
+    benchmark, protocol
+        Whose test sets are shown, and their mean.
+    metrics
+        What is shown, in percent.
+    """
+
+    title: str
+    experiment: Name
+    method: Name
+    subsets: tuple[BlocksExpression, ...] = Field(min_length=1)
+    benchmark: Name
+    protocol: Name
+    metrics: tuple[Metric, ...] = Field(default=("acc", "ap", "auc"), min_length=1)
+
+    @field_validator("subsets", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: Any) -> Any:
+        values = value if isinstance(value, list | tuple) else [value]
+        return tuple(tuple(each) if isinstance(each, list) else each for each in values)
+
+    @field_validator("subsets")
+    @classmethod
+    def _subsets_are_understood(cls, value: tuple[BlocksExpression, ...]) -> tuple[BlocksExpression, ...]:
+        for expression in value:
+            check_subsets(expression)
+            if value.count(expression) > 1:
+                raise ValueError(f"subsets name {expression!r} twice; name it once")
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_differ(cls, value: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        for metric in value:
+            if value.count(metric) > 1:
+                raise ValueError(f"metrics name {metric!r} twice; name it once")
+        return value
+
+    def check_method(self, experiment: ExperimentSpec, where: str) -> None:
+        """Refuse a method that the ablation's experiment has not, or whose head reads no blocks of one's choice.
+
+        Raises
+        ------
+        ConfigError
+            In which `where` is named.
+        """
+        methods = experiment.methods
+        if self.method not in methods:
+            raise ConfigError(
+                f"{where}.method names {self.method!r}, which experiment {self.experiment!r} does not define; "
+                f"{nearest(self.method, methods)}"
+            )
+        kind = methods[self.method].head.kind
+        if kind != "rine":
+            raise ConfigError(
+                f"{where}.method names {self.method!r}, whose head is of kind {kind!r}: it reads no blocks of "
+                f"one's choice; name a method whose head is of kind 'rine'"
+            )
+
+    def check_against(self, benchmark: BenchmarkSpec, where: str) -> None:
+        """Refuse names that the ablation's benchmark does not define.
+
+        Raises
+        ------
+        ConfigError
+            If `benchmark` is another one, or has no such protocol; `where` is named in it.
+        """
+        benchmark.require(self.benchmark, [benchmark.name], f"{where}.benchmark")
+        benchmark.require(self.protocol, benchmark.protocols, f"{where}.protocol")
