@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rine_cache.features import FeatureSet
-    from rine_cache.specs.ablation import AblationSpec
     from rine_cache.specs.blocks import BlocksExpression, Subset
     from rine_cache.specs.training import ExperimentSpec
 
@@ -88,17 +87,31 @@ def forward_selection(
 
 
 def train_ablation(
-    ablation: AblationSpec,
     experiment: ExperimentSpec,
+    method: str,
+    subsets: Sequence[BlocksExpression],
     train: FeatureSet,
     validation: FeatureSet,
     output: Path,
     device: str,
 ) -> None:
-    """Train an ablation's method on every subset, with every seed of its experiment; test data are not asked.
+    """Train a method of an experiment on every subset, with every seed; test data are not asked.
 
     What is known beforehand is trained in one go, and so is each round of a forward selection. Heads of an earlier run
     of an ablation in `output` give way once all is done.
+
+    Parameters
+    ----------
+    experiment, method
+        What is ablated. The blocks that the method reads are those that families are made of.
+    subsets
+        Families of subsets, and single ones; see `rine_cache.specs.blocks`.
+    train, validation
+        What heads are trained on, and what epochs, and blocks by a forward selection, are chosen on.
+    output
+        Folder of ``<method>-<subset>/seed<N>.safetensors``, curves and the files named above.
+    device
+        Torch device to train on.
 
     Raises
     ------
@@ -109,17 +122,17 @@ def train_ablation(
     """
     _refuse_other_heads(output)
     block_count = train.identity.block_count
-    head = experiment.methods[ablation.method].head
+    head = experiment.methods[method].head
     assert head.kind == "rine", "the configuration is checked for it"
     whole = resolve_blocks(head.blocks, block_count)
-    fixed = [member for expression in ablation.subsets for member in _members(expression, whole, block_count)]
-    greedy = [expression for expression in ablation.subsets if family_of(expression) == GREEDY]
+    fixed = [member for expression in subsets for member in _members(expression, whole, block_count)]
+    greedy = [expression for expression in subsets if family_of(expression) == GREEDY]
     rounds = max((greedy_rounds(expression, whole) for expression in greedy), default=0)
 
     scratch = output.with_name(f".{output.name}.training")
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     try:
-        trainer = _Trainer(ablation.method, experiment, train, validation, scratch, device)
+        trainer = _Trainer(method, experiment, train, validation, scratch, device)
         trainer.losses_of([member.blocks for member in fixed])
         path = forward_selection(whole, rounds, trainer.losses_of)
         members = [*fixed, *_path_members(path)]

@@ -30,42 +30,50 @@ def ablate() -> None:
 
 
 @ablate.command()
-@click.argument("ablation")
-@click.option("--experiment", required=True, help="The experiment it names: YAML file or inline JSON.")
+@click.argument("experiment")
+@click.option("--method", required=True, help="Which of the experiment's methods is trained.")
+@click.option(
+    "--subsets",
+    required=True,
+    multiple=True,
+    help="Family (each, leave-one-out, prefixes, suffixes, greedy, greedy:N) or one subset; may be repeated.",
+)
 @training_data_options
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the heads.")
 @device_option
 @log_option
 def train(
-    ablation: str,
     experiment: str,
+    method: str,
+    subsets: tuple[str, ...],
     train_pairs: Pairs,
     validation_pairs: Pairs,
     training_set: str,
     out: Path,
     device: str,
 ) -> None:
-    """Train ABLATION's method on each subset of blocks from caches; no image and no test data are read.
+    """Train a method of EXPERIMENT on each subset of blocks from caches; no image and no test data are read.
 
-    ABLATION is a YAML file with the keys of one of the config's `ablations`, or that section as inline JSON. The heads
-    are scored by `rine-cache score` and measured by `rine-cache evaluate OUT/experiment.json`.
+    EXPERIMENT is a YAML file with the keys of one of the config's `experiments`, or that section as inline JSON. Score
+    the heads with `rine-cache score`, and measure them with `rine-cache evaluate OUT/experiment.json`.
 
     \b
     Example:
-      rine-cache ablate train ablation.yaml --experiment experiment.yaml --train train.h5 train.parquet \\
-          --validation val.h5 val.parquet --out results/heads/my-ablation
+      rine-cache ablate train experiment.yaml --method RINE --subsets each --subsets every:2 \\
+          --train train.h5 train.parquet --validation val.h5 val.parquet --out results/heads/blocks
     """
     from rine_cache.ablation import train_ablation
     from rine_cache.devices import claim_device
-    from rine_cache.specs.ablation import AblationSpec
+    from rine_cache.specs.ablation import check_method, parse_subsets
     from rine_cache.specs.base import parse_argument
     from rine_cache.specs.training import ExperimentSpec
 
-    spec, whole = parse_argument(AblationSpec, ablation), parse_argument(ExperimentSpec, experiment)
-    spec.check_method(whole, "the ablation")
+    spec = parse_argument(ExperimentSpec, experiment)
+    check_method(method, spec, "--method")
+    parsed = parse_subsets(subsets)
     features = open_training_data(train_pairs, validation_pairs, training_set)
     with claim_device(device) as claimed:
-        train_ablation(spec, whole, *features, out, claimed)
+        train_ablation(spec, method, parsed, *features, out, claimed)
 
 
 @ablate.command()
@@ -154,7 +162,7 @@ def run(name: str, config: Path, results: Path, device: str) -> None:
     features = open_training_data(pairs[0], pairs[1], training_set.model_dump_json())
     heads, scores = results / "heads" / name, []
     with claim_device(device) as claimed:
-        train_ablation(spec, experiment, *features, heads, claimed)
+        train_ablation(experiment, spec.method, spec.subsets, *features, heads, claimed)
         for view, dataset in sorted(benchmark.sources(spec.protocol)):
             cache, manifest = files(dataset, view)
             if not cache.is_file():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from rine_cache.errors import ConfigError, nearest
 from rine_cache.specs.base import Name, Spec
@@ -12,8 +13,69 @@ from rine_cache.specs.benchmark import Metric
 from rine_cache.specs.blocks import BlocksExpression, check_subsets
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rine_cache.specs.benchmark import BenchmarkSpec
     from rine_cache.specs.training import ExperimentSpec
+
+
+def _one_is_a_list_of_one(value: Any) -> Any:
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(tuple(each) if isinstance(each, list) else each for each in values)
+
+
+def _subsets_are_understood(value: tuple[BlocksExpression, ...]) -> tuple[BlocksExpression, ...]:
+    for expression in value:
+        check_subsets(expression)
+        if value.count(expression) > 1:
+            raise ValueError(f"subsets name {expression!r} twice; name it once")
+    return value
+
+
+Subsets = Annotated[
+    tuple[BlocksExpression, ...],
+    Field(min_length=1),
+    BeforeValidator(_one_is_a_list_of_one),
+    AfterValidator(_subsets_are_understood),
+]
+_LIST = re.compile(r"\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]")
+
+
+def parse_subsets(texts: Iterable[str]) -> tuple[BlocksExpression, ...]:
+    """Read subsets as words of a command line, a list of blocks as ``[3, 7, 11]``.
+
+    Raises
+    ------
+    ConfigError
+        If one is not understood, or named twice.
+    """
+    lists = [(text, _LIST.fullmatch(text.strip())) for text in texts]
+    try:
+        return _subsets_are_understood(
+            tuple(tuple(map(int, found[1].split(","))) if found else text for text, found in lists)
+        )
+    except ValueError as error:
+        raise ConfigError(f"--subsets: {error}") from None
+
+
+def check_method(method: str, experiment: ExperimentSpec, where: str) -> None:
+    """Refuse to ablate a method that an experiment has not, or whose head reads no blocks of one's choice.
+
+    Raises
+    ------
+    ConfigError
+        In which `where` is named.
+    """
+    if method not in experiment.methods:
+        raise ConfigError(
+            f"{where} names {method!r}, which the experiment does not define; {nearest(method, experiment.methods)}"
+        )
+    kind = experiment.methods[method].head.kind
+    if kind != "rine":
+        raise ConfigError(
+            f"{where} names {method!r}, whose head is of kind {kind!r}: it reads no blocks of one's choice; name a "
+            f"method whose head is of kind 'rine'"
+        )
 
 
 class AblationSpec(Spec):
@@ -37,25 +99,10 @@ class AblationSpec(Spec):
     title: str
     experiment: Name
     method: Name
-    subsets: tuple[BlocksExpression, ...] = Field(min_length=1)
+    subsets: Subsets
     benchmark: Name
     protocol: Name
     metrics: tuple[Metric, ...] = Field(default=("acc", "ap", "auc"), min_length=1)
-
-    @field_validator("subsets", mode="before")
-    @classmethod
-    def _one_is_a_list_of_one(cls, value: Any) -> Any:
-        values = value if isinstance(value, list | tuple) else [value]
-        return tuple(tuple(each) if isinstance(each, list) else each for each in values)
-
-    @field_validator("subsets")
-    @classmethod
-    def _subsets_are_understood(cls, value: tuple[BlocksExpression, ...]) -> tuple[BlocksExpression, ...]:
-        for expression in value:
-            check_subsets(expression)
-            if value.count(expression) > 1:
-                raise ValueError(f"subsets name {expression!r} twice; name it once")
-        return value
 
     @field_validator("metrics")
     @classmethod
@@ -64,27 +111,6 @@ class AblationSpec(Spec):
             if value.count(metric) > 1:
                 raise ValueError(f"metrics name {metric!r} twice; name it once")
         return value
-
-    def check_method(self, experiment: ExperimentSpec, where: str) -> None:
-        """Refuse a method that the ablation's experiment has not, or whose head reads no blocks of one's choice.
-
-        Raises
-        ------
-        ConfigError
-            In which `where` is named.
-        """
-        methods = experiment.methods
-        if self.method not in methods:
-            raise ConfigError(
-                f"{where}.method names {self.method!r}, which experiment {self.experiment!r} does not define; "
-                f"{nearest(self.method, methods)}"
-            )
-        kind = methods[self.method].head.kind
-        if kind != "rine":
-            raise ConfigError(
-                f"{where}.method names {self.method!r}, whose head is of kind {kind!r}: it reads no blocks of "
-                f"one's choice; name a method whose head is of kind 'rine'"
-            )
 
     def check_against(self, benchmark: BenchmarkSpec, where: str) -> None:
         """Refuse names that the ablation's benchmark does not define.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import field_validator, model_validator
 
 from rine_cache.errors import ConfigError, nearest
-from rine_cache.specs.ablation import AblationSpec
+from rine_cache.specs.ablation import AblationSpec, check_method
 from rine_cache.specs.base import Name, Spec, parse, read_yaml
 from rine_cache.specs.benchmark import BenchmarkSpec
 from rine_cache.specs.data import DatasetPart, DatasetSpec, SampleSpec, TrainingSetSpec
@@ -92,7 +92,7 @@ class Config(Spec):
             raise ValueError(f"{where} has the name of an experiment; give it another, as its heads go by its name")
         _known(ablation.experiment, self.experiments, f"{where}.experiment")
         try:
-            ablation.check_method(self.experiments[ablation.experiment], where)
+            check_method(ablation.method, self.experiments[ablation.experiment], f"{where}.method")
         except ConfigError as error:
             raise ValueError(str(error)) from None
 
