@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rine_cache.ablation_table import describe, families_of, remarks_on, spelt, test_sets_of
-from rine_cache.figures import FROM_CHANCE, write_figure
+from rine_cache.figures import write_figure
 from rine_cache.report import METRIC_TITLES
 from rine_cache.specs.benchmark import MEAN
 from rine_cache.specs.blocks import GREEDY
@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 
     from rine_cache.specs.ablation import AblationSpec
 
-_PANEL_WIDTH, _PANEL_HEIGHT = 3.5, 2.3  # inches
-_TICKS = 14  # at most, where numbers follow each other
+# In inches.
+_PANEL_WIDTH, _PANEL_HEIGHT, _BETWEEN_COLUMNS, _BETWEEN_ROWS = 3.3, 2.2, 0.45, 0.65
+_LEGEND_LINE, _LEGEND_COLUMN = 0.2, 2.2
+_TICKS = 14  # at most, side by side
+# Metrics for which a coin toss gives 50, whatever the number of images of each class.
+_CHANCE_IS_HALF = ("balanced_acc", "auc")
 # Okabe and Ito's colours, which look different to everybody; the dashes tell them apart in print.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F")
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
 _FAINT: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.55, "zorder": 2}
 _STRONG: dict[str, Any] = {"color": "black", "linewidth": 2.0, "marker": "o", "markersize": 3, "zorder": 4}
+_SPREAD: dict[str, Any] = {"color": "black", "alpha": 0.15, "linewidth": 0, "zorder": 3}
 _CHOSEN: dict[str, Any] = {
     "linestyle": "none",
     "marker": "o",
@@ -76,15 +81,32 @@ def draw_ablation(table: pl.DataFrame, spec: AblationSpec, paths: Sequence[Path]
 def _figure(table: pl.DataFrame, spec: AblationSpec) -> Figure:
     families = families_of(table)
     levels = families.pop("", table.clear()) if len(families) > 1 else table.clear()
-    figure = Figure(figsize=(_PANEL_WIDTH * len(spec.metrics), _PANEL_HEIGHT * len(families)), layout="constrained")
-    panels = figure.subplots(len(families), len(spec.metrics), sharey="col", squeeze=False)
+    columns, lines = len(spec.metrics), len(families)
+    width = columns * (_PANEL_WIDTH + _BETWEEN_COLUMNS) - _BETWEEN_COLUMNS
+    height = lines * (_PANEL_HEIGHT + _BETWEEN_ROWS) - _BETWEEN_ROWS
+    # The panels fill the figure; title, labels, legend and notes stand around it.
+    figure = Figure(figsize=(width, height))
+    panels = figure.subplots(
+        lines,
+        columns,
+        sharey="col",
+        squeeze=False,
+        gridspec_kw={
+            "left": 0,
+            "right": 1,
+            "bottom": 0,
+            "top": 1,
+            "wspace": _BETWEEN_COLUMNS / _PANEL_WIDTH,
+            "hspace": _BETWEEN_ROWS / _PANEL_HEIGHT,
+        },
+    )
     for line, (family, rows) in zip(panels, families.items(), strict=True):
         for axes, metric in zip(line, spec.metrics, strict=True):
             _draw_panel(axes, rows.filter(metric=metric), family)
             _draw_levels(axes, levels.filter(metric=metric))
             axes.set_xlabel(_X_LABELS[family])
-            if metric in FROM_CHANCE and axes.get_ylim()[0] < 50:
-                axes.axhline(50, color="#999999", linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+            if metric in _CHANCE_IS_HALF and axes.get_ylim()[0] < 55:
+                axes.axhline(50, label="chance", color="#999999", linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
     for axes, metric in zip(panels[0], spec.metrics, strict=True):
         title = METRIC_TITLES[metric]
         axes.set_title(f"{title[0].upper()}{title[1:]}, %", loc="left", fontsize=10)
@@ -97,26 +119,30 @@ def _draw_panel(axes: Axes, rows: pl.DataFrame, family: str) -> None:
     test_sets = test_sets_of(rows)
     mean = _means(rows)
     xs = np.arange(mean.height)
+    unordered: dict[str, Any] = {} if family else {"linestyle": "none", "marker": "o"}
     if len(test_sets) > 1:
         for number, name in enumerate(test_sets):
-            values = rows.filter(test_set=name)["value"].to_numpy()  # NaN where null
-            axes.plot(xs, values, label=name, **_look(number), **_FAINT)
-    values = mean["value"].to_numpy()
+            faint = rows.filter(test_set=name)["value"].to_numpy()  # (n,), NaN where null
+            axes.plot(xs, faint, label=name, **{**_look(number), **_FAINT, **unordered})
+    values = mean["value"].to_numpy()  # (n,)
     label = "mean of the test sets" if len(test_sets) > 1 else test_sets[0]
-    axes.plot(xs, values, label=label, **_STRONG)
+    axes.plot(xs, values, label=label, **{**_STRONG, **unordered})
     if mean["std"].null_count() < mean.height:
-        std = mean["std"].to_numpy()
-        axes.fill_between(
-            xs, values - std, values + std, color="black", alpha=0.15, linewidth=0, zorder=3, label="± std"
-        )
+        std = mean["std"].to_numpy()  # (n,)
+        if family:
+            axes.fill_between(xs, values - std, values + std, label="± std", **_SPREAD)
+        else:
+            axes.errorbar(xs, values, std, linestyle="none", color="black", capsize=3, label="± std", zorder=4)
     best = mean["validation_loss"].arg_min()
     assert best is not None
     axes.plot(xs[best], values[best], label="lowest validation loss", **_CHOSEN)
     names = [_tick(row, family) for row in mean.iter_rows(named=True)]
     step = 1 if family in (GREEDY, "") else -(-len(names) // _TICKS)
     axes.set_xticks(xs[::step], names[::step])
-    if family == "" and max(map(len, names)) > 4:
-        axes.tick_params(axis="x", rotation=30)
+    if family == GREEDY and len(names) > _TICKS:
+        axes.tick_params(axis="x", rotation=90)
+    if not family:
+        axes.set_xticks(xs, ["\n".join(textwrap.wrap(name, 12)) for name in names])
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -140,7 +166,7 @@ def _means(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _look(number: int) -> dict[str, Any]:
     """Return colour and dashes of a test set's curve: more of them than there are colours differ in dashes."""
-    dashes = _DASHES[(number // len(_COLOURS) + number) % len(_DASHES)]
+    dashes = _DASHES[(number + 2 * (number // len(_COLOURS))) % len(_DASHES)]
     return {"color": _COLOURS[number % len(_COLOURS)], "linestyle": dashes}
 
 
@@ -159,13 +185,25 @@ def _single(row: dict[str, Any]) -> str:
 
 def _annotate(figure: Figure, table: pl.DataFrame, spec: AblationSpec, panels: Sequence[Axes]) -> None:
     """Write the title, the legend and, below, what a reader must know."""
-    width, _ = figure.get_size_inches()
+    width, height = figure.get_size_inches()
     letters = max(48, round(width / 0.068))  # a line about as long as the panels are wide
-    figure.suptitle("\n".join(textwrap.wrap(spec.title, letters * 3 // 4)), fontsize=12, ha="left", x=0.01)
+    title = "\n".join(textwrap.wrap(spec.title, letters * 3 // 4))
+    figure.text(0, 1 + 0.4 / height, title, fontsize=12, va="bottom")
     handles: dict[str, Artist] = {}
     for axes in panels:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    notes = [f"{describe(spec)}. Blocks are counted from 1 here.", *remarks_on(table)]
+    columns = max(1, round(width / _LEGEND_COLUMN))
+    below = 0.7
+    figure.legend(
+        handles.values(),
+        handles,
+        loc="upper left",
+        bbox_to_anchor=(0, -below / height),
+        borderaxespad=0,
+        ncols=columns,
+        frameon=False,
+    )
+    below += -(-len(handles) // columns) * _LEGEND_LINE + 0.15
+    notes = [f"{describe(spec)}. Blocks are counted from 1 here, and from 0 everywhere else.", *remarks_on(table)]
     lines = [line for note in notes for line in textwrap.wrap(note, letters)]
-    figure.legend(handles.values(), handles, loc="outside lower left", ncols=max(2, round(width / 2)), frameon=False)
-    figure.text(0.01, -0.01, "\n".join(lines), va="top", linespacing=1.4)
+    figure.text(0, -below / height, "\n".join(lines), va="top", linespacing=1.4)

@@ -156,7 +156,7 @@ def _metric_table(rows: pl.DataFrame, family: str) -> str:
     test_sets = test_sets_of(rows)
     columns = [*test_sets, MEAN] if len(test_sets) > 1 else test_sets
     _, label = _HEADINGS.get(family, _SINGLE)
-    lowest = rows["validation_loss"].min()
+    lowest = rows["validation_loss"].min() if rows["method"].n_unique() > 1 else None
     body = []
     for _, line in rows.group_by("family", "method", maintain_order=True):
         cells = {row["test_set"]: row for row in line.iter_rows(named=True)}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from rine_cache.figures import FROM_CHANCE, write_figure
+from rine_cache.figures import write_figure
 from rine_cache.matrix import OVERALL, TRAINING_SET, UNSEEN, describe, remarks_on, test_sets_of
 from rine_cache.report import METRIC_TITLES
 from rine_cache.specs.benchmark import MEAN
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from rine_cache.specs.matrix import MatrixSpec
 
+# Metrics for which a coin toss gives 50 on two classes of one size; the others start at 0.
+_FROM_CHANCE = ("acc", "balanced_acc", "ap", "auc")
 _COLOURS = "cividis"  # made to look alike with and without colour vision deficiency
 _CELL_WIDTH, _CELL_HEIGHT = 0.62, 0.42  # inches
 _GAP = 0.2  # between cells and their means, in cells
@@ -83,7 +85,7 @@ def _figure(matrix: pl.DataFrame, spec: MatrixSpec) -> Figure:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
-    lowest = 50 if spec.metric in FROM_CHANCE else 0
+    lowest = 50 if spec.metric in _FROM_CHANCE else 0
     for y, row in zip(ys, matrix.iter_rows(named=True), strict=True):
         seen = spec.trained_on.get(row[TRAINING_SET], ())
         for x, name in zip(xs, columns, strict=True):
