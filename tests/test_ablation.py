@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import random
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ from rine_cache.specs.benchmark import BenchmarkSpec
 from rine_cache.specs.blocks import expand_family, resolve_blocks
 from rine_cache.specs.config import config_from, load_benchmarks
 from rine_cache.specs.training import ExperimentSpec
-from rine_cache.train import train_head
+from rine_cache.train import train_experiment
 from tests.conftest import Encoded, StandInEncoder, refused
 
 if TYPE_CHECKING:
@@ -100,6 +102,16 @@ def data(make_cache: Callable[..., MadeCache]) -> tuple[FeatureSet, FeatureSet]:
     return FeatureSet([open_part(*train[:2])]), FeatureSet([open_part(*validation[:2])])
 
 
+def validation_loss(spec: ExperimentSpec, data: tuple[FeatureSet, FeatureSet], folder: Path) -> float:
+    """Train the only head of an experiment by itself."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as alone:
+        train_experiment(spec, *data, Path(alone), "cpu")
+        (head,) = load_heads(Path(alone))
+    loss = head.card.validation["loss"]
+    assert loss is not None
+    return loss
+
+
 def naive_selection(whole: Subset, loss_of: Callable[[Subset], float]) -> list[int]:
     chosen: list[int] = []
     while len(chosen) < len(whole):
@@ -139,11 +151,11 @@ def test_a_forward_selection_on_features_finds_the_block_that_tells_and_equals_o
     rounds = pl.read_parquet(tmp_path / "heads" / ROUNDS)
     path = rounds.filter("chosen")["block"].to_list()
 
+    @functools.cache
     def loss_of(subset: Subset) -> float:
-        head = spec.methods["RINE"].head.model_copy(update={"blocks": subset})
-        alone = spec.model_copy(update={"methods": {"x": spec.methods["RINE"].model_copy(update={"head": head})}})
-        found = [train_head(alone, "x", seed, *data, "cpu").head.card.validation["loss"] for seed in spec.seeds]
-        return float(np.mean([loss for loss in found if loss is not None]))
+        head = {"kind": "rine", "width": 8, "layers": 1, "blocks": subset}
+        alone = [experiment(seeds=[seed], methods={"x": {"head": head}}) for seed in (0, 1)]
+        return float(np.mean([validation_loss(one, data, tmp_path / "alone") for one in alone]))
 
     assert path == naive_selection(tuple(range(BLOCKS)), loss_of)
     assert path[0] == 2
@@ -206,9 +218,8 @@ def test_a_head_of_an_ablation_is_the_one_that_an_experiment_trains(
 ) -> None:
     train_ablation(experiment(), "RINE", ["all"], *data, tmp_path / "heads", "cpu")
     own = load_head(tmp_path / "heads" / "RINE-all" / "seed1.safetensors")
-    assert own.card.validation["loss"] == pytest.approx(
-        train_head(experiment(), "RINE", 1, *data, "cpu").head.card.validation["loss"], rel=1e-5
-    )
+    alone = experiment(seeds=[1], methods={"RINE": EXPERIMENT_SPEC["methods"]["RINE"]})
+    assert own.card.validation["loss"] == pytest.approx(validation_loss(alone, data, tmp_path / "x"), rel=1e-4)
 
 
 def test_families_are_of_the_blocks_that_the_method_reads(data: tuple[FeatureSet, FeatureSet], tmp_path: Path) -> None:
@@ -286,8 +297,9 @@ class CountedRows:
 
 def train_on(blocks: str, opened: FeatureSet, validation: MadeCache) -> None:
     head = {"kind": "rine", "width": 2, "layers": 1, "blocks": blocks}
-    spec = experiment(methods={"RINE": {"head": head}}, training={"epochs": 1, "batch_size": 8})
-    train_head(spec, "RINE", 0, opened, FeatureSet([open_part(*validation[:2])]), "cpu")
+    spec = experiment(methods={"RINE": {"head": head}}, seeds=[0], training={"epochs": 1, "batch_size": 8})
+    with tempfile.TemporaryDirectory() as folder:
+        train_experiment(spec, opened, FeatureSet([open_part(*validation[:2])]), Path(folder), "cpu")
 
 
 def test_training_reads_its_blocks_and_asks_for_no_byte_of_another(make_cache: Callable[..., MadeCache]) -> None:
