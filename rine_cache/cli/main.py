@@ -26,7 +26,7 @@ COMMANDS = {
     "export": ("packs", "Pack caches and manifests, without images, for another machine."),
     "import": ("packs", "Check a pack and use its caches here."),
     "train": ("heads", "Train an experiment's heads from caches."),
-    "ablate": ("ablate", "Compare subsets of a method's blocks: train, draw, or all in one go."),
+    "ablate": ("ablate", "Compare subsets of the blocks that a method reads."),
     "score": ("heads", "Score a cache with trained heads."),
     "head": ("heads", "Import or export heads in the RINE authors' format."),
     "predict": ("predict", "Score your own images with a trained head."),
