@@ -16,6 +16,7 @@ include: "workflow/rules/features.smk"
 include: "workflow/rules/audits.smk"
 include: "workflow/rules/heads.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/ablations.smk"
 
 
 onstart:
@@ -27,3 +28,4 @@ rule all:
     input:
         "results/leaderboard.parquet",
         matrices(),
+        ablations(),

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg")
-# Metrics for which a coin toss gives 50 on two classes of one size; the others start at 0.
-FROM_CHANCE = ("acc", "balanced_acc", "ap", "auc")
 _SETTINGS: Any = {
     "font.size": 8.5,
     "hatch.linewidth": 0.6,

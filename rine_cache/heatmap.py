@@ -1,20 +1,18 @@
-"""Heat maps of cross-generator matrices, drawn without a display, the same bytes for the same numbers."""
+"""Heat maps of cross-generator matrices."""
 
 from __future__ import annotations
 
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-from matplotlib import colormaps, style
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from rine_cache.errors import ConfigError
-from rine_cache.files import written_whole
+from rine_cache.figures import write_figure
 from rine_cache.matrix import OVERALL, TRAINING_SET, UNSEEN, describe, remarks_on, test_sets_of
 from rine_cache.report import METRIC_TITLES
 from rine_cache.specs.benchmark import MEAN
@@ -28,18 +26,11 @@ if TYPE_CHECKING:
 
     from rine_cache.specs.matrix import MatrixSpec
 
-FORMATS = (".png", ".svg")
 # Metrics for which a coin toss gives 50 on two classes of one size; the others start at 0.
 _FROM_CHANCE = ("acc", "balanced_acc", "ap", "auc")
 _COLOURS = "cividis"  # made to look alike with and without colour vision deficiency
 _CELL_WIDTH, _CELL_HEIGHT = 0.62, 0.42  # inches
 _GAP = 0.2  # between cells and their means, in cells
-_SETTINGS: Any = {
-    "font.size": 8.5,
-    "hatch.linewidth": 0.6,
-    "svg.hashsalt": "rine-cache",
-    "text.parse_math": False,  # a dollar sign in a title or note is one
-}
 _MISSING: dict[str, Any] = {
     "facecolor": "white",
     "edgecolor": "#999999",
@@ -65,7 +56,7 @@ def draw_matrix(matrix: pl.DataFrame, spec: MatrixSpec, paths: Sequence[Path]) -
     matrix, spec
         What `rine_cache.matrix.build_matrix` made, and of what.
     paths
-        Files to write; the suffix, one of `FORMATS`, says how.
+        Files to write, as `write_figure` takes them.
 
     Raises
     ------
@@ -74,21 +65,7 @@ def draw_matrix(matrix: pl.DataFrame, spec: MatrixSpec, paths: Sequence[Path]) -
     OutputError
         If a file cannot be written.
     """
-    for path in paths:
-        if path.suffix not in FORMATS:
-            raise ConfigError(f"cannot draw {path}: its suffix is {path.suffix!r}; allowed: {', '.join(FORMATS)}")
-    with style.context("default"), mpl.rc_context(_SETTINGS):  # whatever a user's matplotlibrc says
-        figure = _figure(matrix, spec)
-        for path in paths:
-            with written_whole(path) as temporary:
-                figure.savefig(
-                    temporary,
-                    format=path.suffix[1:],
-                    dpi=160,
-                    bbox_inches="tight",  # grows with the labels: a long name is never cut
-                    pad_inches=0.15,
-                    metadata={"Date": None} if path.suffix == ".svg" else None,
-                )
+    write_figure(lambda: _figure(matrix, spec), paths)
 
 
 def _figure(matrix: pl.DataFrame, spec: MatrixSpec) -> Figure:

@@ -1,10 +1,23 @@
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 from rine_cache.errors import ConfigError
-from rine_cache.specs.blocks import BlocksExpression, check_blocks, resolve_blocks
+from rine_cache.specs.blocks import (
+    FAMILIES,
+    BlocksExpression,
+    Subset,
+    check_blocks,
+    check_subsets,
+    expand_family,
+    family_of,
+    greedy_rounds,
+    name_subset,
+    resolve_blocks,
+)
 
 COUNTS = (1, 2, 3, 12, 24)
 
@@ -110,3 +123,100 @@ def test_what_no_encoder_could_have_is_refused_before_one_is_known(expression: B
 def test_a_block_named_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="name a block twice"):
         resolve_blocks((3, 3), 12)
+
+
+@pytest.mark.parametrize("whole", [(0,), (0, 1), tuple(range(12)), (3, 7, 8, 11)])
+def test_families_are_what_brute_force_over_all_subsets_finds(whole: Subset) -> None:
+    every = [subset for size in range(1, len(whole) + 1) for subset in combinations(whole, size)]
+    assert expand_family("each", whole) == [subset for subset in every if len(subset) == 1]
+    assert expand_family("prefixes", whole) == [s for s in every if all(b in s for b in whole if b <= max(s))]
+    assert expand_family("suffixes", whole) == [s for s in every if all(b in s for b in whole if b >= min(s))]
+    if len(whole) > 1:
+        missing_one = [subset for subset in every if len(subset) == len(whole) - 1]
+        found = expand_family("leave-one-out", whole)
+        assert sorted(found) == sorted(missing_one)
+        assert [set(whole) - set(subset) for subset in found] == [{block} for block in whole]
+
+
+def test_a_prefix_is_the_subset_of_the_same_words() -> None:
+    for family, word in (("prefixes", "first"), ("suffixes", "last")):
+        expected = [resolve_blocks(f"{word}:{count}", 12) for count in range(1, 13)]
+        assert expand_family(family, tuple(range(12))) == expected
+
+
+def test_leaving_out_the_only_block_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'leave-one-out' of block 3 alone leaves no block"):
+        expand_family("leave-one-out", (3,))
+
+
+@pytest.mark.parametrize(
+    ("expression", "family"),
+    [(family, family) for family in FAMILIES]
+    + [(" greedy:3 ", "greedy"), ("all", ""), (3, ""), ((3, 7), ""), ("greedy:", ""), ("every:2", ""), ("prefix", "")],
+)
+def test_a_family_is_told_from_a_subset(expression: BlocksExpression, family: str) -> None:
+    assert family_of(expression) == family
+
+
+def test_greedy_stops_where_it_is_told_and_not_beyond_the_blocks_there_are() -> None:
+    assert greedy_rounds("greedy", (1, 2, 5)) == 3
+    assert [greedy_rounds(f"greedy:{count}", (1, 2, 5)) for count in (1, 3)] == [1, 3]
+    with pytest.raises(ConfigError, match="'greedy:4': 4 is not between 1 and 3, the blocks that the method reads"):
+        greedy_rounds("greedy:4", (1, 2, 5))
+
+
+@pytest.mark.parametrize("expression", [*FAMILIES, "greedy:6", "all", "every:2", "0-11", 3, (3, 7, 11)])
+def test_families_and_subsets_may_be_compared(expression: BlocksExpression) -> None:
+    check_subsets(expression)
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("eech", "did you mean 'each'"),
+        ("leave_one_out", "did you mean 'leave-one-out'"),
+        ("prefix", "did you mean 'prefixes'"),
+        ("gredy:3", "did you mean 'greedy'"),
+        ("frist:3", "did you mean 'first'"),
+        (
+            "7-",
+            "allowed: the families each, leave-one-out, prefixes, suffixes, greedy and greedy:N; or one subset: all,",
+        ),
+        ("greedy:0", "'greedy:0' chooses no block"),
+        ((), "one at least"),
+    ],
+)
+def test_what_is_neither_family_nor_subset_is_refused_with_the_nearest(
+    expression: BlocksExpression, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_subsets(expression)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "greedy:3"])
+def test_a_head_that_is_told_to_read_a_family_is_sent_to_the_ablations(family: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{family}' is a family of subsets, and a head reads one.*`ablations`"):
+        resolve_blocks(family, 12)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "name"),
+    [
+        (tuple(range(12)), "all"),
+        ((3,), "block03"),
+        ((0, 1, 2), "blocks00-02"),
+        ((10, 11), "blocks10-11"),
+        ((0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11), "without03"),
+        (tuple(range(11)), "without11"),
+        ((3, 7, 11), "blocks03+07+11"),
+    ],
+)
+def test_a_subset_has_a_name_that_can_be_read(blocks: Subset, name: str) -> None:
+    assert name_subset(blocks, 12) == name
+
+
+def test_no_two_subsets_share_a_name() -> None:
+    for count in (1, 2, 3, 7):
+        subsets = [subset for size in range(1, count + 1) for subset in combinations(range(count), size)]
+        assert len({name_subset(subset, count) for subset in subsets}) == len(subsets)
+    assert name_subset((7,), 120) == "block007"

@@ -127,7 +127,7 @@ def test_an_unknown_command_is_refused_with_the_nearest(
 ) -> None:
     answer = rine_cache(written)
     assert answer.status == 2
-    assert f"Error: no command {written!r}; did you mean {meant!r}? allowed: config, dataset, evaluate, " in answer.err
+    assert f"Error: no command {written!r}; did you mean {meant!r}? allowed: ablate, config, dataset, " in answer.err
 
 
 def test_an_unknown_subcommand_is_refused_with_the_nearest(rine_cache: Callable[..., Answer]) -> None:

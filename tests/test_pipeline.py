@@ -298,6 +298,68 @@ def test_adding_an_experiment_schedules_only_its_heads(finished: Path, config: d
     ]
 
 
+ABLATION: dict[str, Any] = {
+    "title": "Blocks",
+    "experiment": "first",
+    "method": "RINE",
+    "subsets": ["each", "greedy:2", [0, 3]],
+    "benchmark": "tiny",
+    "protocol": "tiny-1",
+}
+ABLATION_JOBS = [
+    "drawing ablation blocks",
+    "measuring the heads of ablation blocks",
+    "scoring test through center224 with the heads of blocks",
+    "training the heads of ablation blocks",
+]
+
+
+def test_adding_an_ablation_schedules_only_its_heads_and_its_table(finished: Path, config: dict[str, Any]) -> None:
+    config["ablations"] = {"blocks": ABLATION}
+    assert scheduled(finished, config) == ABLATION_JOBS
+
+
+def test_an_ablation_waits_with_its_experiment(finished: Path, config: dict[str, Any]) -> None:
+    config["training_sets"]["theirs"] = {
+        **config["training_sets"]["mine"],
+        "train": [{"dataset": "far", "view": "train224"}],
+    }
+    config["experiments"]["waiting"] = {**config["experiments"]["first"], "training_set": "theirs"}
+    config["ablations"] = {"blocks": {**ABLATION, "experiment": "waiting"}}
+    path = write_config(finished, config, "changed.yaml")
+    output = snakemake(finished, path, "--dry-run")
+    assert "Experiment waiting waits for far" in output
+    assert "Ablation blocks waits with experiment waiting" in output
+    assert not set(ABLATION_JOBS) & set(jobs_of(output))
+
+
+@pytest.mark.slow
+def test_an_ablation_is_a_table_a_page_and_two_figures_and_no_row_of_the_leaderboard(
+    finished: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    copy_of(finished, tmp_path, "data", "results", ".snakemake")
+    before = (tmp_path / "results" / "leaderboard.parquet").read_bytes()
+    config["ablations"] = {"blocks": ABLATION}
+    path = write_config(tmp_path, config)
+    assert jobs_of(snakemake(tmp_path, path)) == ABLATION_JOBS
+    assert (tmp_path / "results" / "leaderboard.parquet").read_bytes() == before
+    made = tmp_path / "results" / "ablations"
+    assert sorted(file.name for file in made.iterdir()) == [
+        f"blocks.{kind}" for kind in ("md", "parquet", "png", "svg")
+    ]
+    table = pl.read_parquet(made / "blocks.parquet").filter(metric="auc", test_set="gen")
+    assert table["family"].to_list() == ["each"] * 12 + ["greedy"] * 2 + ["0,3"]
+    assert table["value"].null_count() == 0
+    # What is drawn is drawn again; nothing is trained or measured again for a title, another method or a metric.
+    config["ablations"]["blocks"] = {**ABLATION, "title": "Blocks of CLIP", "metrics": ["auc"]}
+    config["experiments"]["first"]["methods"]["RINE-last"] = {"head": {"kind": "rine", "width": 8, "blocks": "last"}}
+    jobs = jobs_of(snakemake(tmp_path, write_config(tmp_path, config), "--dry-run"))
+    assert [job for job in jobs if "blocks" in job] == ["drawing ablation blocks"]
+    config["ablations"]["blocks"] = {**ABLATION, "subsets": ["each"]}
+    jobs = jobs_of(snakemake(tmp_path, write_config(tmp_path, config), "--dry-run"))
+    assert [job for job in jobs if "blocks" in job] == ABLATION_JOBS
+
+
 def test_another_view_seed_encodes_only_that_view_again(finished: Path, config: dict[str, Any]) -> None:
     config["views"] = {"train224": {"kind": "train", "seed": 1}}
     assert scheduled(finished, config) == sorted(

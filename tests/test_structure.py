@@ -38,7 +38,18 @@ LAYERS = (
         "report",
         "predict",
     }
-    | {"matrix", "heatmap", "audit", "audit_report", "duplicates", "duplicates_report", "metadata_baseline"}
+    | {
+        "ablation",
+        "ablation_table",
+        "ablation_figure",
+        "matrix",
+        "heatmap",
+        "audit",
+        "audit_report",
+        "duplicates",
+        "duplicates_report",
+        "metadata_baseline",
+    }
     | {"config_edit", "describe", "setting_choice", "importance_figure"},
     {"cli", "__main__"},
 )
@@ -106,6 +117,7 @@ def test_one_module_knows_hdf5_and_none_knows_snakemake() -> None:
         ("rine_cache.features", "rine_cache.encoders PIL open_clip"),
         ("rine_cache.leaderboard", "torch h5py PIL"),
         ("rine_cache.evaluate", "torch h5py PIL"),
+        ("rine_cache.ablation_table", "torch h5py PIL matplotlib"),
         ("rine_cache.report", "torch h5py PIL"),
         ("rine_cache.extract", "torch open_clip"),
         ("rine_cache.cli.main", "torch h5py PIL polars pydantic numpy sklearn"),

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import click
 
 from rine_cache.cli.options import IN_PATH, OUT_FILE, device_option, log_option
+from rine_cache.cli.training_data import Pairs, open_training_data, training_data_options
 
 LOG = logging.getLogger(__name__)
-_PAIR: dict[str, Any] = {"nargs": 2, "multiple": True, "type": IN_PATH, "metavar": "CACHE MANIFEST"}
 
 
 @click.command()
 @click.argument("experiment")
-@click.option("--train", "train_pairs", required=True, help="Training features; may be repeated for a union.", **_PAIR)
-@click.option("--validation", "validation_pairs", required=True, help="Features to choose the epoch on.", **_PAIR)
+@training_data_options
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the heads.")
-@click.option(
-    "--training-set", default="", help="The config's training set as inline JSON: keeps its subsets, splits, shares."
-)
 @device_option
 @log_option
 def train(
-    experiment: str,
-    train_pairs: tuple[tuple[Path, Path], ...],
-    validation_pairs: tuple[tuple[Path, Path], ...],
-    out: Path,
-    training_set: str,
-    device: str,
+    experiment: str, train_pairs: Pairs, validation_pairs: Pairs, out: Path, training_set: str, device: str
 ) -> None:
     """Fit the probes of EXPERIMENT, and train its other methods with every seed, from caches; no image is read.
 
@@ -43,26 +33,14 @@ def train(
     """
     from rine_cache.devices import claim_device
     from rine_cache.errors import ConfigError
-    from rine_cache.features import FeatureSet, open_part
     from rine_cache.specs.base import parse_argument
-    from rine_cache.specs.data import DatasetPart, TrainingSetSpec
     from rine_cache.specs.training import ExperimentSpec
     from rine_cache.train import train_experiment
-
-    def features(option: str, pairs: tuple[tuple[Path, Path], ...], parts: tuple[DatasetPart, ...]) -> FeatureSet:
-        if parts and len(parts) != len(pairs):
-            raise ConfigError(f"the training set has {len(parts)} parts, but {option} is given {len(pairs)} times")
-        if not parts:
-            return FeatureSet([open_part(*pair) for pair in pairs])
-        chosen = zip(pairs, parts, strict=True)
-        return FeatureSet([open_part(*pair, part.subsets, part.splits, part.share) for pair, part in chosen])
 
     spec = parse_argument(ExperimentSpec, experiment)
     if spec.official_files:
         raise ConfigError("official heads are not trained; import them with `rine-cache head import`")
-    parts = parse_argument(TrainingSetSpec, training_set) if training_set else None
-    train_features = features("--train", train_pairs, parts.train if parts else ())
-    validation_features = features("--validation", validation_pairs, parts.validation if parts else ())
+    train_features, validation_features = open_training_data(train_pairs, validation_pairs, training_set)
     with claim_device(device) as claimed:
         train_experiment(spec, train_features, validation_features, out, claimed)
 

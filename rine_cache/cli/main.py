@@ -29,6 +29,7 @@ COMMANDS = {
     "export": ("packs", "Pack caches and manifests, without images, for another machine."),
     "import": ("packs", "Check a pack and use its caches here."),
     "train": ("heads", "Train an experiment's heads from caches."),
+    "ablate": ("ablate", "Compare subsets of the blocks that a method reads."),
     "score": ("heads", "Score a cache with trained heads."),
     "head": ("heads", "Import, export, and look into heads."),
     "predict": ("predict", "Score your own images with a trained head."),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from rine_cache.errors import nearest
+from rine_cache.errors import ConfigError, nearest
 from rine_cache.specs.base import Name, Spec
 from rine_cache.specs.data import Split
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Metric = Literal["acc", "real_acc", "fake_acc", "balanced_acc", "f1", "ap", "auc"]
 
@@ -160,11 +163,28 @@ class BenchmarkSpec(Spec):
         """Return the view through which a protocol is tested."""
         return self.protocols[protocol].view or self.view
 
-    def sources(self) -> frozenset[tuple[Name, Name]]:
-        """List the views and the data sets that are scored through them: (view, data set), each pair once."""
+    def require(self, name: str, known: Iterable[str], where: str) -> None:
+        """Refuse the name of a protocol or test set, given at the key `where`, that is not among those `known` here.
+
+        Raises
+        ------
+        ConfigError
+            With the nearest one.
+        """
+        known = list(known)
+        if name not in known:
+            raise ConfigError(
+                f"{where} names {name!r}, which benchmark {self.name!r} does not define; {nearest(name, known)}"
+            )
+
+    def sources(self, protocol: str | None = None) -> frozenset[tuple[Name, Name]]:
+        """List the views and the data sets that are scored through them: (view, data set), each pair once.
+
+        Those of one protocol, or of all.
+        """
         return frozenset(
             (self.view_of(name), source.dataset)
-            for name, protocol in self.protocols.items()
-            for test_set in map(self.test_sets.__getitem__, protocol.test_sets)
+            for name in ([protocol] if protocol else self.protocols)
+            for test_set in map(self.test_sets.__getitem__, self.protocols[name].test_sets)
             for source in (test_set.real, test_set.fake)
         )

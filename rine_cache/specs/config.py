@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import field_validator, model_validator
 
 from rine_cache.errors import ConfigError, nearest
+from rine_cache.specs.ablation import AblationSpec, check_method
 from rine_cache.specs.base import Name, Spec, parse, read_yaml
 from rine_cache.specs.benchmark import BenchmarkSpec
 from rine_cache.specs.data import DatasetPart, DatasetSpec, SampleSpec, TrainingSetSpec
@@ -38,6 +39,8 @@ class Config(Spec):
         names is tested on its own, as a benchmark of its name: all its fakes against all its real images.
     benchmarks
         Paths of benchmark files.
+    ablations
+        Comparisons of subsets of blocks, by name: names of their own, as heads and scores go by them.
     matrices
         Cross-generator matrices to draw from the leaderboard, by name.
     published
@@ -53,10 +56,11 @@ class Config(Spec):
     training_sets: dict[Name, TrainingSetSpec]
     experiments: dict[Name, ExperimentSpec]
     benchmarks: tuple[str, ...] = ()
+    ablations: dict[Name, AblationSpec] = {}
     matrices: dict[Name, MatrixSpec] = {}
     published: tuple[str, ...] = ()
 
-    @field_validator("views", "datasets", "matrices", "training_sets", "experiments", mode="before")
+    @field_validator("views", "datasets", "ablations", "matrices", "training_sets", "experiments", mode="before")
     @classmethod
     def _a_section_may_be_left_empty(cls, section: Any) -> Any:
         return {} if section is None else section
@@ -73,6 +77,8 @@ class Config(Spec):
             for role, parts in (("train", training_set.train), ("validation", training_set.validation)):
                 for part in parts:
                     self._check_part(part, f"training_sets.{name}.{role}")
+        for name, ablation in self.ablations.items():
+            self._check_ablation(ablation, f"ablations.{name}", name)
         for name, matrix in self.matrices.items():
             for row in matrix.rows:
                 _known(row.training_set, self.training_sets, f"matrices.{name}.rows.training_set")
@@ -80,6 +86,15 @@ class Config(Spec):
                 methods = {method: spec for spec in experiments for method in spec.method_ids}
                 _known(matrix.method, methods, f"matrices.{name}.method, of heads trained on {row.training_set},")
         return self
+
+    def _check_ablation(self, ablation: AblationSpec, where: str, name: str) -> None:
+        if name in self.experiments or name == METADATA_ONLY:
+            raise ValueError(f"{where} has the name of an experiment; give it another, as its heads go by its name")
+        _known(ablation.experiment, self.experiments, f"{where}.experiment")
+        try:
+            check_method(ablation.method, self.experiments[ablation.experiment], f"{where}.method")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
 
     def _check_methods(self) -> None:
         owners: dict[tuple[str, str], str] = {}
@@ -148,7 +163,7 @@ def load_benchmarks(config: Config, root: Path) -> dict[str, BenchmarkSpec]:
         if benchmark.name in benchmarks:
             raise ConfigError(f"{path}: benchmark {benchmark.name!r} is defined by an earlier file too")
         benchmarks[benchmark.name] = benchmark
-    _check_matrices(config, benchmarks)
+    _check_shown(config.matrices, "matrices", benchmarks)
     for name in sorted(config.datasets.keys() - _named_datasets(config, benchmarks)):
         if name in benchmarks:
             raise ConfigError(
@@ -156,17 +171,21 @@ def load_benchmarks(config: Config, root: Path) -> dict[str, BenchmarkSpec]:
                 f"name; rename the data set, or name it in a benchmark file or a training set"
             )
         benchmarks[name] = _own_benchmark(name)
+    _check_shown(config.ablations, "ablations", benchmarks)
     return benchmarks
 
 
-def _check_matrices(config: Config, benchmarks: Mapping[str, BenchmarkSpec]) -> None:
-    for name, matrix in config.matrices.items():
-        if matrix.benchmark not in benchmarks:
+def _check_shown(
+    shown: Mapping[str, MatrixSpec | AblationSpec], section: str, benchmarks: Mapping[str, BenchmarkSpec]
+) -> None:
+    """Check what tables show of benchmarks."""
+    for name, spec in shown.items():
+        if spec.benchmark not in benchmarks:
             raise ConfigError(
-                f"matrices.{name}.benchmark names {matrix.benchmark!r}, which no file of `benchmarks` defines; "
-                f"{nearest(matrix.benchmark, benchmarks)}"
+                f"{section}.{name}.benchmark names {spec.benchmark!r}, which no file of `benchmarks` defines; "
+                f"{nearest(spec.benchmark, benchmarks)}"
             )
-        matrix.check_against(benchmarks[matrix.benchmark], f"matrices.{name}")
+        spec.check_against(benchmarks[spec.benchmark], f"{section}.{name}")
 
 
 def _named_datasets(config: Config, benchmarks: Mapping[str, BenchmarkSpec]) -> set[str]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from rine_cache.errors import ConfigError, nearest
 from rine_cache.specs.base import Name, Spec
 from rine_cache.specs.benchmark import Metric
 
@@ -79,8 +78,4 @@ class MatrixSpec(Spec):
         named = [("benchmark", self.benchmark, [benchmark.name]), ("protocol", self.protocol, benchmark.protocols)]
         named += [("rows.trained_on", name, benchmark.test_sets) for row in self.rows for name in row.trained_on]
         for key, name, known in named:
-            if name not in known:
-                raise ConfigError(
-                    f"{where}.{key} names {name!r}, which benchmark {benchmark.name!r} does not define; "
-                    f"{nearest(name, known)}"
-                )
+            benchmark.require(name, known, f"{where}.{key}")

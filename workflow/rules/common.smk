@@ -42,6 +42,11 @@ def say_what_is_missing():
     for experiment, lacking in LACKING.items():
         if lacking:
             logger.warning(f"Experiment {experiment} waits for {', '.join(lacking)}")
+    for ablation, spec in CONFIG.ablations.items():
+        if LACKING[spec.experiment]:
+            logger.warning(
+                f"Ablation {ablation} waits with experiment {spec.experiment}"
+            )
     for name, holding in HOLDINGS.items():
         if holding.unlisted:
             logger.warning(
@@ -63,9 +68,15 @@ SCORED = sorted(
 )
 
 
-def training_set_of(experiment):
+def experiment_of(name):
+    """Return an experiment, or the one that an ablation names."""
+    ablation = CONFIG.ablations.get(name)
+    return CONFIG.experiments[ablation.experiment if ablation else name]
+
+
+def training_set_of(name):
     """Return the training set that an experiment names."""
-    return CONFIG.training_sets[CONFIG.experiments[experiment].training_set]
+    return CONFIG.training_sets[experiment_of(name).training_set]
 
 
 OFFICIAL = [name for name, spec in CONFIG.experiments.items() if spec.official_files]
@@ -106,6 +117,7 @@ def one_of(names):
 wildcard_constraints:
     dataset=one_of(CONFIG.datasets),
     encoder=one_of(CONFIG.encoders),
+    ablation=one_of(CONFIG.ablations),
     experiment=one_of(CONFIG.experiments),
     matrix=one_of(CONFIG.matrices),
     tap="ln_2|block",
@@ -152,7 +164,7 @@ def listing_options(wildcards):
 
 def features_of(experiment, dataset, view):
     """Name the cache of a data set through a view, as an experiment's encoder and tap make it."""
-    spec = CONFIG.experiments[experiment]
+    spec = experiment_of(experiment)
     return f"results/features/{spec.encoder}/{spec.tap}/{view}/{dataset}.h5"
 
 
@@ -265,7 +277,7 @@ def experiment_json(wildcards):
 
 def training_set_json(wildcards):
     """Return an experiment's training set."""
-    return as_json(training_set_of(wildcards.experiment))
+    return as_json(training_set_of(trained_by(wildcards)))
 
 
 def files_of(experiment, parts):
@@ -299,16 +311,21 @@ def import_commands(wildcards, output):
     return " && ".join(commands)
 
 
+def trained_by(wildcards):
+    """Return the experiment or ablation that a job is of."""
+    return wildcards.get("ablation") or wildcards.experiment
+
+
 def train_files(wildcards):
-    """Name what an experiment is trained on."""
-    return files_of(wildcards.experiment, training_set_of(wildcards.experiment).train)
+    """Name what heads are trained on."""
+    name = trained_by(wildcards)
+    return files_of(name, training_set_of(name).train)
 
 
 def validation_files(wildcards):
-    """Name what an experiment's epochs are chosen on."""
-    return files_of(
-        wildcards.experiment, training_set_of(wildcards.experiment).validation
-    )
+    """Name what epochs are chosen on."""
+    name = trained_by(wildcards)
+    return files_of(name, training_set_of(name).validation)
 
 
 def train_options(wildcards, input):
@@ -347,7 +364,7 @@ def own_benchmarks(wildcards):
 
 def encoder_json(wildcards):
     """Return the specification of an experiment's encoder."""
-    return as_json(CONFIG.encoders[CONFIG.experiments[wildcards.experiment].encoder])
+    return as_json(CONFIG.encoders[experiment_of(trained_by(wildcards)).encoder])
 
 
 def result_options(wildcards, input):
@@ -380,5 +397,67 @@ def matrix_benchmark_json(wildcards):
 
 
 def figure_options(wildcards, output):
-    """Return the options that name a matrix's figures."""
+    """Return the options that name the figures of a matrix or an ablation."""
     return repeated("--figure", ([figure] for figure in output.figures))
+
+
+# ablations.smk
+
+
+def ablations():
+    """Name the ablations that can be made: those whose experiment has what it is trained on."""
+    return expand(
+        "results/ablations/{ablation}.parquet",
+        ablation=[
+            name
+            for name, spec in CONFIG.ablations.items()
+            if not LACKING[spec.experiment]
+        ],
+    )
+
+
+def ablated_experiment_json(wildcards):
+    """Return an ablation's experiment with the ablated method alone: what is trained depends on no other."""
+    spec = CONFIG.ablations[wildcards.ablation]
+    methods = {spec.method: CONFIG.experiments[spec.experiment].methods[spec.method]}
+    return as_json(
+        CONFIG.experiments[spec.experiment].model_copy(update={"methods": methods})
+    )
+
+
+def ablated_method(wildcards):
+    """Return the method that an ablation names."""
+    return CONFIG.ablations[wildcards.ablation].method
+
+
+def subset_options(wildcards):
+    """Return the options that name an ablation's subsets of blocks."""
+    subsets = CONFIG.ablations[wildcards.ablation].subsets
+    # A list of blocks, a tuple here, is written as one.
+    return repeated(
+        "--subsets",
+        (
+            [str(list(subset) if isinstance(subset, tuple) else subset)]
+            for subset in subsets
+        ),
+    )
+
+
+def ablation_scores(wildcards):
+    """Name the scores of what an ablation's protocol tests and is here."""
+    spec = CONFIG.ablations[wildcards.ablation]
+    return [
+        f"results/scores/{wildcards.ablation}/{view}/{dataset}.parquet"
+        for view, dataset in sorted(BENCHMARKS[spec.benchmark].sources(spec.protocol))
+        if dataset in PRESENT
+    ]
+
+
+def ablation_json(wildcards):
+    """Return an ablation's specification."""
+    return as_json(CONFIG.ablations[wildcards.ablation])
+
+
+def ablation_benchmark_json(wildcards):
+    """Return the specification of the benchmark whose test sets an ablation shows."""
+    return as_json(BENCHMARKS[CONFIG.ablations[wildcards.ablation].benchmark])

@@ -62,6 +62,8 @@ rule score:
         "results/logs/score/{experiment}/{view}/{dataset}.log",
     benchmark:
         "results/timings/score/{experiment}/{view}/{dataset}.tsv"
+    wildcard_constraints:
+        experiment=one_of([*CONFIG.experiments, *CONFIG.ablations]),
     conda:
         "../../environment.yml"
     threads: 2

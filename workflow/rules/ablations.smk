@@ -1,0 +1,79 @@
+# One method on many subsets of its blocks. Its heads are scored by `score`, as those of an experiment are.
+
+
+rule ablate:
+    input:
+        train=train_files,
+        validation=validation_files,
+    output:
+        heads=directory("results/heads/{ablation}"),
+    log:
+        "results/logs/ablate/{ablation}.log",
+    benchmark:
+        "results/timings/ablate/{ablation}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 8 if CONFIG.gpu else (workflow.cores or 8)
+    resources:
+        gpu=int(CONFIG.gpu),
+    params:
+        experiment=ablated_experiment_json,
+        method=ablated_method,
+        subsets=subset_options,
+        training_set=training_set_json,
+        files=train_options,
+        device=CONFIG.device,
+    message:
+        "training the heads of ablation {wildcards.ablation}"
+    shell:
+        "rine-cache ablate train {params.experiment:q} --method {params.method:q} {params.subsets} {params.files} "
+        "--training-set {params.training_set:q} --out {output.heads:q} --device {params.device} --log {log:q}"
+
+
+rule evaluate_ablation:
+    input:
+        heads="results/heads/{ablation}",
+        scores=ablation_scores,
+    output:
+        metrics="results/metrics/{ablation}.parquet",
+    log:
+        "results/logs/evaluate/{ablation}.log",
+    benchmark:
+        "results/timings/evaluate/{ablation}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        encoder=encoder_json,
+        benchmark=ablation_benchmark_json,
+        files=result_options,
+    message:
+        "measuring the heads of ablation {wildcards.ablation}"
+    shell:
+        "rine-cache evaluate {input.heads:q}/experiment.json --name {wildcards.ablation} --encoder {params.encoder:q} "
+        "--benchmark {params.benchmark:q} {params.files} --out {output.metrics:q} --log {log:q}"
+
+
+rule draw_ablation:
+    input:
+        heads="results/heads/{ablation}",
+        metrics="results/metrics/{ablation}.parquet",
+    output:
+        table="results/ablations/{ablation}.parquet",
+        markdown="results/ablations/{ablation}.md",
+        figures=multiext("results/ablations/{ablation}", ".svg", ".png"),
+    log:
+        "results/logs/draw/{ablation}.log",
+    benchmark:
+        "results/timings/draw/{ablation}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        spec=ablation_json,
+        benchmark=ablation_benchmark_json,
+        figures=figure_options,
+    message:
+        "drawing ablation {wildcards.ablation}"
+    shell:
+        "rine-cache ablate draw {params.spec:q} --heads {input.heads:q} --metrics {input.metrics:q} "
+        "--benchmark {params.benchmark:q} --out {output.table:q} --markdown {output.markdown:q} {params.figures} "
+        "--log {log:q}"
