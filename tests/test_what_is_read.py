@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from rine_cache.cache import CacheIdentity, CacheShape, RowRange, Slab, Status, join_shards, open_writer, shard_path
+from rine_cache.cache import (
+    CacheIdentity,
+    CacheShape,
+    FeatureCache,
+    RowRange,
+    Slab,
+    Status,
+    join_shards,
+    open_writer,
+    shard_path,
+)
 from rine_cache.features import FeatureSet, open_part
 from rine_cache.heads.head import load_heads
 from rine_cache.layouts import list_images
@@ -108,7 +118,12 @@ def bytes_read(folder: Path) -> int:
     ("blocks", "count", "shards"), [("all", 12, 1), ("last:6", 6, 1), ("every:2", 6, 3), ("last", 1, 3)]
 )
 def test_heads_on_some_blocks_read_that_share_of_the_cache(
-    blocks: str, count: int, shards: int, make_images: Callable[..., Path], tmp_path: Path
+    blocks: str,
+    count: int,
+    shards: int,
+    make_images: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pairs = [write_cache(tmp_path, name, make_images, shards, seed) for seed, name in enumerate(("train", "val"))]
     head = {"kind": "rine", "blocks": blocks, "width": 4, "layers": 1}
@@ -118,6 +133,9 @@ def test_heads_on_some_blocks_read_that_share_of_the_cache(
     whole = sum(BLOCKS * len(part) * WIDTH * 2 for part in features)
     slack = len(features) * shards * BLOCKS * 2**17  # whole pages are mapped, and some around each
     assert bytes_read(tmp_path) < slack, "opening reads no feature"
+    train_experiment(experiment, *features, tmp_path / "heads", "cpu")
+    assert bytes_read(tmp_path) < slack, "what was read is not kept mapped"
+    monkeypatch.setattr(FeatureCache, "forget_pages", lambda _: None)
     train_experiment(experiment, *features, tmp_path / "heads", "cpu")
     assert whole * count / BLOCKS <= bytes_read(tmp_path) <= whole * count / BLOCKS + slack
     del features

@@ -74,8 +74,8 @@ def check_method(method: str, experiment: ExperimentSpec, where: str) -> None:
     head = experiment.methods[method].head
     if head.kind not in ("rine", "logistic") or head.blocks == EMBEDDING:
         raise ConfigError(
-            f"{where} names {method!r}, whose head is of kind {head.kind!r} on the {head.blocks}: it reads no blocks of "
-            f"one's choice; name a method whose head is of kind 'rine', or 'logistic' on blocks"
+            f"{where} names {method!r}, whose head is of kind {head.kind!r} on the {head.blocks}: it reads no blocks "
+            f"of one's choice; name a method whose head is of kind 'rine', or 'logistic' on blocks"
         )
 
 
