@@ -251,7 +251,7 @@ def test_heads_of_something_else_are_not_replaced(data: tuple[FeatureSet, Featur
 
 # The bytes that a subset costs.
 
-MANY, WIDTH = 24, 1 << 16
+MANY = 24
 
 
 class CountedRows:
