@@ -130,7 +130,7 @@ def run(name: str, config: Path, results: Path, device: str) -> None:
 
     \b
     Example:
-      rine-cache ablate run blocks --config config/ablation.yaml
+      rine-cache ablate run sample-blocks
     """
     from rine_cache.ablation import EXPERIMENT, train_ablation
     from rine_cache.devices import claim_device
