@@ -119,6 +119,7 @@ class FeatureWindows:
                 taken = order[start:]  # (b,)
                 rest.append((taken, *window.take(taken)))
                 waiting += len(taken)
+            del window  # before the one after the next is read: two are held
         if rest:
             yield self._on_its_way(rest)
 
@@ -148,6 +149,7 @@ class FeatureWindows:
                 if number + 1 < len(orders):
                     coming = reading.submit(self._read, orders[number + 1], draw)
                 yield order, window
+                del window
 
     def _everything(self, draw: int) -> _Window:
         """Return all images, kept from one epoch to the next, on the device where it has room for them."""
@@ -169,14 +171,21 @@ class FeatureWindows:
 
     def _read(self, order: NDArray[np.int64], draw: int) -> _Window:
         indices = np.sort(order)  # (n,): a sweep over the file
-        tokens = self._features.stored_tokens(indices, self._blocks, draw)  # (K', n, D)
+        width = self._features.identity.token_width
+        tokens = torch.empty(len(self._blocks), len(indices), width, dtype=torch.float16)  # (K', n, D)
+        for place, block in enumerate(self._blocks):
+            tokens[place] = self._features.stored_tokens(indices, [block], draw)[0]
+            self._forget_pages()  # or they would take as much memory again
         embedding = self._features.stored_embedding(indices, draw) if self._with_embedding else None  # (n, E)
-        for cache in self._features.caches:
-            cache.forget_pages()
+        self._forget_pages()
         if self._device.type == "cuda":
             tokens = tokens.pin_memory()
             embedding = embedding if embedding is None else embedding.pin_memory()
         return _Window(indices, tokens, embedding)
+
+    def _forget_pages(self) -> None:
+        for cache in self._features.caches:
+            cache.forget_pages()
 
 
 def training_order(images: int, window_rows: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:

@@ -188,6 +188,22 @@ def test_in_float32_too_a_head_is_what_it_would_be_alone(data: tuple[FeatureSet,
 
 
 @pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize("fakes", [2, 18])
+def test_unequal_classes_and_batches_of_one_class_are_learnt_from_as_they_come(
+    data: tuple[FeatureSet, FeatureSet], fakes: int
+) -> None:
+    """Nothing is weighed or drawn anew; an anchor without a partner adds nothing to the contrastive loss."""
+    train = data[0]
+    train.labels[:] = 0
+    train.labels[:: len(train) // fakes][:fakes] = 1
+    settings = {"epochs": 2, "batch_size": 2, "learning_rate": 0.01}
+    order = [np.random.default_rng([0, epoch]).permutation(len(train)) for epoch in (1, 2)]
+    assert any(len(set(train.labels[rows])) == 1 for epoch in order for rows in np.split(epoch, len(train) // 2))
+    methods = {name: GRID[name] for name in ("all-xi0.3", "some-xi0", "linear")}
+    compare_with_the_plain_loop(experiment(training=settings, methods=methods), data, 1e-7, methods)
+
+
+@pytest.mark.usefixtures("double_precision")
 def test_features_beyond_the_budget_are_learnt_from_window_after_window(
     data: tuple[FeatureSet, FeatureSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
