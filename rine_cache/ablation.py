@@ -138,6 +138,8 @@ def train_ablation(
         trainer.losses_of([member.blocks for member in fixed])
         path = forward_selection(whole, rounds, trainer.losses_of)
         members = [*fixed, *_path_members(path)]
+        shown = [family_of(expression) or _spelt(expression) for expression in subsets]
+        members.sort(key=lambda member: shown.index(member.family))
         trainer.write(members, path, scratch / "done")
         shutil.rmtree(output, ignore_errors=True)
         (scratch / "done").rename(output)
@@ -153,11 +155,14 @@ def _members(expression: BlocksExpression, whole: Subset, block_count: int) -> l
     if family == GREEDY:
         return []
     if not family:
-        text = ",".join(map(str, expression)) if isinstance(expression, tuple) else str(expression).strip()
-        return [Member(text, None, resolve_blocks(expression, block_count))]
+        return [Member(_spelt(expression), None, resolve_blocks(expression, block_count))]
     subsets = expand_family(family, whole)
     block_of = {"suffixes": list(reversed(whole))}.get(family, whole)
     return [Member(family, block, subset) for block, subset in zip(block_of, subsets, strict=True)]
+
+
+def _spelt(expression: BlocksExpression) -> str:
+    return ",".join(map(str, expression)) if isinstance(expression, tuple) else str(expression).strip()
 
 
 def _path_members(path: Sequence[Round]) -> list[Member]:

@@ -229,6 +229,9 @@ def test_families_are_of_the_blocks_that_the_method_reads(data: tuple[FeatureSet
         ("prefixes", 3, "upper-blocks02-03"),
         ("last", None, "upper-block03"),
     ]
+    train_ablation(experiment(seeds=[0]), "upper", ["last", "greedy:1", "each"], *data, tmp_path / "order", "cpu")
+    families = pl.read_parquet(tmp_path / "order" / SUBSETS)["family"].to_list()
+    assert families == ["last", "greedy", "each", "each"]  # as they are asked for
     # Trained again, with fewer subsets: nothing of the earlier run is left.
     train_ablation(experiment(seeds=[0]), "upper", [2], *data, tmp_path / "heads", "cpu")
     assert [head.card.method for head in load_heads(tmp_path / "heads")] == ["upper-block02"]
