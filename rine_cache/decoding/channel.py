@@ -30,7 +30,7 @@ def pickled(message: object) -> bytes:
 
 def unpickled(frame: bytearray) -> Any:
     """Return the message that a frame of one of this program's own processes holds."""
-    return pickle.loads(frame)  # noqa: S301
+    return pickle.loads(frame)  # noqa: S301 - from a process that this one has started
 
 
 class Channel:
