@@ -54,6 +54,10 @@ class Resampling:
         How many there are.
     grouped
         Whether a unit holds several images.
+    unit_of
+        Each image's unit, (N,).
+    stratum_of
+        Each unit's stratum, (U,).
     """
 
     def __init__(self, images: Sequence[str], units: Sequence[str], cells: Sequence[NDArray[np.int64]]) -> None:
@@ -68,15 +72,15 @@ class Resampling:
         cells
             For each class of each test set its images, as places in `images`. One that has none is left out of account.
         """
-        names, self._unit_of = np.unique(np.asarray(units, dtype=np.str_), return_inverse=True)  # (U,), (N,)
+        names, self.unit_of = np.unique(np.asarray(units, dtype=np.str_), return_inverse=True)  # (U,), (N,)
         self.unit_count = len(names)
         self.grouped = self.unit_count < len(images)
-        signatures = _signatures(self._unit_of, cells, self.unit_count)  # (U, C)
+        signatures = _signatures(self.unit_of, cells, self.unit_count)  # (U, C)
         number = _strata(signatures)  # (U,)
         by_stratum = np.split(np.argsort(number, kind="stable"), np.bincount(number).cumsum()[:-1])
         self._strata = [Stratum(members, _seed(names[members])) for members in by_stratum if len(members)]
         self.stratum_count = len(self._strata)
-        self._stratum_of = number  # (U,)
+        self.stratum_of = number  # (U,)
         self.digest = self._digest(images, names)
 
     def weights(self, images: NDArray[np.int64], first: int, count: int) -> NDArray[np.uint8]:
@@ -93,10 +97,10 @@ class Resampling:
         -------
         Shape (n, count). A count above 255 is given as 255; none of 10^70 is.
         """
-        units = self._unit_of[images]  # (n,)
+        units = self.unit_of[images]  # (n,)
         place = np.empty(self.unit_count, np.int64)  # (U,), of which only those touched are set
         parts, filled = [], 0
-        for number in np.unique(self._stratum_of[units]):
+        for number in np.unique(self.stratum_of[units]):
             members, seed = self._strata[number]
             place[members] = np.arange(filled, filled + len(members))
             filled += len(members)
@@ -107,8 +111,8 @@ class Resampling:
     def _digest(self, images: Sequence[str], names: NDArray[np.str_]) -> str:
         digest = hashlib.sha256()
         by_name = np.argsort(np.asarray(images, dtype=np.str_))  # (N,)
-        for image, unit in zip(by_name, self._unit_of[by_name], strict=True):
-            digest.update(f"{images[image]}\t{names[unit]}\t{self._strata[self._stratum_of[unit]].seed}\n".encode())
+        for image, unit in zip(by_name, self.unit_of[by_name], strict=True):
+            digest.update(f"{images[image]}\t{names[unit]}\t{self._strata[self.stratum_of[unit]].seed}\n".encode())
         return digest.hexdigest()
 
 
