@@ -18,7 +18,7 @@ from rine_cache.evaluate import read_metrics
 from rine_cache.passes import NOTHING_READ, EncoderPasses, read_passes, total_passes, write_with_passes
 from rine_cache.provenance import fingerprint
 from rine_cache.published import read_published
-from rine_cache.specs.benchmark import MEAN
+from rine_cache.specs.benchmark import ERRORS, MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,15 +236,20 @@ def _ranked(rows: pl.DataFrame, unranked_benchmarks: Sequence[str]) -> pl.DataFr
     )
     return rows.with_columns(
         rank=pl.when(rankable)
-        .then(pl.when(rankable).then(pl.col("value")).rank("min", descending=True).over(*KEYS))
+        .then(pl.when(rankable).then(_goodness()).rank("min", descending=True).over(*KEYS))
         .cast(pl.Int64)
     )
+
+
+def _goodness() -> pl.Expr:
+    """Return what is the larger, the better, whatever the metric."""
+    return pl.when(pl.col("metric").is_in(list(ERRORS))).then(-pl.col("value")).otherwise(pl.col("value"))
 
 
 def _order() -> list[pl.Expr]:
     """Sort by benchmark, protocol, training set, test set (the mean first), metric; best first."""
     mean_first = pl.col("test_set") != MEAN
-    best_first = -pl.col("value")
+    best_first = -_goodness()
     columns = ["benchmark", "protocol", "training_set"]
     return [*map(pl.col, columns), mean_first, pl.col("test_set"), pl.col("metric"), best_first, pl.col("method")]
 
