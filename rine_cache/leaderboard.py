@@ -15,6 +15,7 @@ import polars as pl
 from rine_cache.duplicates import read_leaks
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import read_metrics
+from rine_cache.files import written_whole
 from rine_cache.passes import NOTHING_READ, EncoderPasses, read_passes, total_passes, write_with_passes
 from rine_cache.provenance import fingerprint
 from rine_cache.published import read_published
@@ -127,6 +128,12 @@ def count_all_passes(metrics: Sequence[Path]) -> EncoderPasses:
 def write_leaderboard(leaderboard: pl.DataFrame, path: Path, passes: EncoderPasses = NOTHING_READ) -> None:
     """Write the leaderboard as Parquet, and what was read from caches for it."""
     write_with_passes(leaderboard, passes, path)
+
+
+def write_csv(leaderboard: pl.DataFrame, path: Path) -> None:
+    """Write the leaderboard's rows for spreadsheets; an empty field is null."""
+    with written_whole(path) as temporary:
+        leaderboard.write_csv(temporary)
 
 
 def read_leaderboard(path: Path) -> pl.DataFrame:
