@@ -16,19 +16,22 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy.special import expit
 
+from rine_cache.calibration import FALSE_POSITIVE_PERCENTS
 from rine_cache.compiled import compiled
 from rine_cache.metrics import CALIBRATION_BINS, METRICS, is_fake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    from rine_cache.calibration import Calibration
+    from rine_cache.specs.benchmark import Metric
 
 # How many replicates are walked at once: a cache line of weights per image.
 BLOCK = 64
 # Threshold accuracies by the order of `Chosen.thresholds`.
-_AT_THRESHOLDS = ("acc_validation_threshold", "acc_validation_fpr1", "acc_validation_fpr5")
-_FALSE_POSITIVE_PERCENTS = (1, 5)
+_AT_THRESHOLDS: tuple[Metric, ...] = ("acc_validation_threshold", "acc_validation_fpr1", "acc_validation_fpr5")
 _PLACE = {metric: place for place, metric in enumerate(METRICS)}
 
 
@@ -42,6 +45,20 @@ class Chosen(NamedTuple):
     def nothing(cls, heads: int) -> Chosen:
         """Return what heads without calibration chose."""
         return cls(np.full(heads, np.nan), np.full((heads, len(_AT_THRESHOLDS)), np.nan))
+
+    @classmethod
+    def of(cls, calibrations: Sequence[Calibration | None]) -> Chosen:
+        """Gather what the heads' calibrations chose."""
+        chosen = cls.nothing(len(calibrations))
+        for head, calibration in enumerate(calibrations):
+            if calibration is None:
+                continue
+            by_percent = {one.false_positive_percent: one.logit for one in calibration.thresholds}
+            logits = [calibration.most_accurate, *(by_percent.get(percent) for percent in FALSE_POSITIVE_PERCENTS)]
+            chosen.thresholds[head] = [np.nan if logit is None else logit for logit in logits]
+            if calibration.temperature is not None:
+                chosen.temperatures[head] = calibration.temperature
+        return chosen
 
 
 def bootstrap(
@@ -132,13 +149,13 @@ def _ends(values: NDArray[np.generic]) -> NDArray[np.bool_]:
 
 def _measure(ranked: _Ranked, drawn: NDArray[np.uint8], totals: NDArray[np.int64]) -> NDArray[np.float64]:
     """Make a block's metrics of one head, (M, BLOCK)."""
-    limits = np.stack([totals[0] * percent // 100 for percent in _FALSE_POSITIVE_PERCENTS]).astype(np.float64)
+    limits = np.stack([totals[0] * percent // 100 for percent in FALSE_POSITIVE_PERCENTS]).astype(np.float64)
     sums = _walk(ranked.order, ranked.fake, ranked.last, ranked.cuts, ranked.excess, ranked.bin_end, drawn, limits)
     auc, ap, best, above, errors, at_cuts = sums
     real, fake = totals.astype(np.float64)  # (BLOCK,) each
     found = np.full((len(METRICS), BLOCK), np.nan)
 
-    def put(metric: str, value: NDArray[np.float64]) -> None:
+    def put(metric: Metric, value: NDArray[np.float64]) -> None:
         found[_PLACE[metric]] = value
 
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 is what is undefined

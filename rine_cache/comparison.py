@@ -3,10 +3,11 @@
 Two methods' replicates come from the same resamples, so that what an easy or hard draw does to both cancels in their
 difference; its standard error is that of the paired difference. The difference divided by it is referred to Student's
 t with the degrees of freedom of the units drawn. The p-values of a family, all methods against the best one of the same
-table, are corrected by Holm's method (Scandinavian Journal of Statistics, 1979): whatever methods are truly as good as
-the best, the chance that any of them is told apart from it is 5 % or less. A method is **tied with the best** where it
-is not told apart. That the best was picked because it came out best is not corrected for: it makes the test err
-towards telling apart, which Holm's correction outweighs in all but families of two or three (a test simulates it).
+table, are corrected by Holm's step-down method (Scandinavian Journal of Statistics, 1979). As the best was picked
+because it came out best, not only the pairs with it count but all pairs that might have been looked at: m (m - 1) / 2
+for the m methods that are not told apart yet. Counting m - 1 would tell one of ten equal methods from the best in one
+family of seven; so it is one of twenty or fewer, whatever m is. A method is **tied with the best** where it is not told
+apart.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def compare_with_best(
         ratio = np.where(error > 0, np.abs(difference) / error, np.where(difference == 0, 0.0, np.inf))
     others = np.arange(len(values)) != best
     p_value = np.full(len(values), np.nan)
-    p_value[others] = holm(2 * student.sf(ratio[others], free))
+    p_value[others] = corrected(2 * student.sf(ratio[others], free))
     reach = student.ppf((1 + LEVEL) / 2, free) * error
     unknown = np.where(others, 0.0, np.nan)
     return Comparison(
@@ -73,10 +74,11 @@ def compare_with_best(
     )
 
 
-def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correct p-values, (F,), for their number by Holm's step-down method."""
-    order = np.argsort(p_values)  # (F,)
-    stepped = p_values[order] * np.arange(len(p_values), 0, -1)
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
-    return corrected
+def corrected(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correct the p-values of comparisons with the best, (m - 1,), for all pairs among the m methods, step by step."""
+    order = np.argsort(p_values)  # (m - 1,)
+    left = np.arange(len(p_values) + 1, 1, -1)  # (m - 1,): methods not told apart yet, the best among them
+    stepped = p_values[order] * left * (left - 1) / 2
+    found = np.empty(len(p_values))
+    found[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    return found

@@ -23,9 +23,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
     Division by zero gives what numpy gives, as a check would keep loops from being vectorised.
     """
-    options = {"nogil": True, "error_model": "numpy"}
     try:
-        kept: Callable[P, R] = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # numba: no locator available, there is no place that it may write to
-        kept = numba.njit(**options)(function)
-    return kept
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:  # numba: "no locator available", there is no place that it may write to
+        return numba.njit(nogil=True, error_model="numpy")(function)

@@ -5,8 +5,8 @@ The replicates give the number's standard error, which is what they are good at;
 it). Which interval is made of the standard error depends on the metric, chosen by simulation with known truth
 (`benchmarks/interval_coverage.py` prints the table):
 
-- **Accuracies**: Wilson's interval (JASA 1927) with the bootstrap's standard error in place of the binomial one, and
-  as its number of images the one whose binomial error that would be, at most the true one.
+- **Accuracies and F1**: Wilson's interval (JASA 1927) with the bootstrap's standard error in place of the binomial
+  one, and as its number of images the one whose binomial error that would be, at most the true one.
 - **All others**: on the scale of the logit, so that it stays within 0 and 1 and is longer towards 50 %. It is symmetric
   there, but for AUC and AP, whose replicates may be more skewed than a share's (few reals that score high weigh on
   all): by how much they are, it is moved as Edgeworth's expansion of a studentised mean says (Hall, The Bootstrap and
@@ -19,7 +19,7 @@ which drawing with replacement within strata takes from it.
 
 **Where the replicates do not vary** (100 %, or a detector that calls everything real) the interval is Wilson's for so
 many units, groups rather than images where there are groups; of unequal weights, as in a mean over test sets, their
-effective number (Kish, 1965). AUC, AP, F1 and true-positive rates take the number of the smaller class. It so has a
+effective number (Kish, 1965). AUC, AP and true-positive rates take the number of the smaller class. It so has a
 width: 100 % of 100 images is 96.2 to 100.
 
 **What is covered.** An interval holds the value that ever more images like these would give; seeds and training data
@@ -57,9 +57,9 @@ _OF_ALL = frozenset(
     {"acc", "acc_validation_threshold", "acc_validation_fpr1", "acc_validation_fpr5", "acc_best_threshold"}
     | {"ece", "ece_calibrated"}
 )
-# Means of what is right or wrong of each image; the threshold of `acc_best_threshold` moves with the sample.
+# Made of what is right or wrong of each image at a given threshold; that of `acc_best_threshold` moves with the sample.
+_SHARES = (_OF_REALS | _OF_FAKES | _OF_HALVES | _OF_ALL | {"f1"}) - {"acc_best_threshold", "ece", "ece_calibrated"}
 _SKEWED = frozenset({"ap", "auc"})
-_SHARES = (_OF_REALS | _OF_FAKES | _OF_HALVES | _OF_ALL) - {"acc_best_threshold", "ece", "ece_calibrated"}
 
 
 class Size(NamedTuple):
@@ -86,6 +86,8 @@ class Support(NamedTuple):
             return self.fake
         if metric in _OF_ALL:
             return self.both
+        if metric == "f1":  # an error takes 1 / (2 fakes) from it
+            return self.both._replace(images=2 * self.fake.images, units=2 * self.fake.units)
         smaller = 2 if metric in _OF_HALVES else 1
         return self.both._replace(
             images=smaller * min(self.real.images, self.fake.images),
@@ -150,10 +152,10 @@ def interval(
         centre, scale = logit(values), error / spread
         if metric in _SKEWED:
             surplus = skewness - (1 - 2 * values) * scale  # what a share of as many independent images would not have
-            centre += np.clip(surplus * (2 * norm.ppf((1 + LEVEL) / 2) ** 2 + 1) / 6, -quantile, quantile) * scale
+            centre += surplus * (2 * norm.ppf((1 + LEVEL) / 2) ** 2 + 1) / 6 * scale
         return (
-            np.where(inside, expit(centre - quantile * scale), low),
-            np.where(inside, expit(centre + quantile * scale), high),
+            np.where(inside, np.minimum(expit(centre - quantile * scale), values), low),
+            np.where(inside, np.maximum(expit(centre + quantile * scale), values), high),
         )
 
 
@@ -191,7 +193,7 @@ def _size(
     for parts in test_sets:
         images = np.concatenate(parts)
         weight[images] += 1 / max(len(images), 1)
-    of_units = np.bincount(units, weight, len(strata))  # (U,)
+    of_units = np.bincount(units, weight, len(strata)).astype(np.float64)  # (U,)
     touched = of_units > 0
     return Size(_effective(weight), _effective(of_units), int(touched.sum()), len(np.unique(strata[touched])))
 

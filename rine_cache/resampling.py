@@ -49,7 +49,7 @@ class Resampling:
     Attributes
     ----------
     digest
-        Of the images, their units and the strata: alike only if the same resamples are drawn of the same images.
+        Of the images, their units, cells and strata: alike only if the same resamples are drawn of the same test sets.
     unit_count, stratum_count
         How many there are.
     grouped
@@ -81,7 +81,7 @@ class Resampling:
         self._strata = [Stratum(members, _seed(names[members])) for members in by_stratum if len(members)]
         self.stratum_count = len(self._strata)
         self.stratum_of = number  # (U,)
-        self.digest = self._digest(images, names)
+        self.digest = self._digest(images, names, cells)
 
     def weights(self, images: NDArray[np.int64], first: int, count: int) -> NDArray[np.uint8]:
         """Draw how often each image is in each of some replicates.
@@ -108,11 +108,16 @@ class Resampling:
         drawn = np.concatenate(parts) if parts else np.zeros((0, count), np.uint8)  # (u, count)
         return drawn[place[units]]
 
-    def _digest(self, images: Sequence[str], names: NDArray[np.str_]) -> str:
+    def _digest(self, images: Sequence[str], names: NDArray[np.str_], cells: Sequence[NDArray[np.int64]]) -> str:
         digest = hashlib.sha256()
-        by_name = np.argsort(np.asarray(images, dtype=np.str_))  # (N,)
-        for image, unit in zip(by_name, self.unit_of[by_name], strict=True):
-            digest.update(f"{images[image]}\t{names[unit]}\t{self._strata[self.stratum_of[unit]].seed}\n".encode())
+        lies_in: list[list[int]] = [[] for _ in images]
+        for number, cell in enumerate(cells):
+            for image in cell.tolist():
+                lies_in[image].append(number)
+        for image in np.argsort(np.asarray(images, dtype=np.str_)):  # (N,)
+            unit = self.unit_of[image]
+            seed = self._strata[self.stratum_of[unit]].seed
+            digest.update(f"{images[image]}\t{names[unit]}\t{seed}\t{lies_in[image]}\n".encode())
         return digest.hexdigest()
 
 
@@ -127,7 +132,7 @@ def _signatures(unit_of: NDArray[np.int64], cells: Sequence[NDArray[np.int64]], 
 
 
 def _strata(signatures: csr_array) -> NDArray[np.int64]:
-    """Number the units' strata, (U,): first by their cells alone, then those of few units joined."""
+    """Give the units' strata numbers, (U,): first by their cells alone, then those of few units joined."""
     bounds = zip(signatures.indptr[:-1], signatures.indptr[1:], strict=True)
     keys = [signatures.indices[low:high].tobytes() for low, high in bounds]
     numbers: dict[bytes, int] = {}
@@ -166,7 +171,7 @@ def _seed(names: NDArray[np.str_]) -> int:
 
 
 @compiled
-def _mixed(state: int) -> int:
+def _mixed(state: np.uint64) -> np.uint64:
     """Mix 64 bits (the finaliser of splitmix64: Steele, Lea and Flood, OOPSLA 2014)."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -174,7 +179,7 @@ def _mixed(state: int) -> int:
 
 
 @compiled
-def _draw(units: int, seed: int, first: int, count: int) -> NDArray[np.uint8]:
+def _draw(units: int, seed: np.uint64, first: int, count: int) -> NDArray[np.uint8]:
     """Draw as many units as there are with replacement, for each replicate, and count how often each was drawn.
 
     Each replicate has a splitmix64 of its own. A place is the upper half of 64 bits times the number of units, shifted
@@ -183,7 +188,7 @@ def _draw(units: int, seed: int, first: int, count: int) -> NDArray[np.uint8]:
     counts = np.zeros((units, count), np.uint8)  # (m, R)
     step = np.uint64(0x9E3779B97F4A7C15)
     for replicate in range(count):
-        state = _mixed(np.uint64(seed) ^ _mixed(np.uint64(first + replicate + 1) * step))
+        state = _mixed(seed ^ _mixed(np.uint64(first + replicate + 1) * step))
         for _ in range(units):
             state += step
             drawn = ((_mixed(state) >> np.uint64(32)) * np.uint64(units)) >> np.uint64(32)

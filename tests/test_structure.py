@@ -15,10 +15,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up. A module may import its own layer and those below it (design: "imports in one direction").
 LAYERS = (
     {"errors", "quarantine"},
-    {"files", "provenance", "progress", "devices", "markdown", "figures"},
+    {"files", "provenance", "progress", "devices", "markdown", "figures", "compiled"},
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
-    | {"heads", "losses", "metrics", "thresholds", "calibration", "selection", "hamming", "shortcuts", "passes"},
+    | {"heads", "losses", "metrics", "thresholds", "calibration", "selection", "hamming", "shortcuts", "passes"}
+    | {"resampling", "bootstrap", "intervals", "comparison"},
     {"features", "feature_windows", "inventory", "pairing", "readings", "training_plan"},
     {
         "sample",
@@ -117,6 +118,8 @@ def test_one_module_knows_hdf5_and_none_knows_snakemake() -> None:
         ("rine_cache.features", "rine_cache.encoders PIL open_clip"),
         ("rine_cache.leaderboard", "torch h5py PIL"),
         ("rine_cache.evaluate", "torch h5py PIL"),
+        ("rine_cache.bootstrap", "torch h5py PIL polars"),
+        ("rine_cache.leaderboard", "numba"),
         ("rine_cache.ablation_table", "torch h5py PIL matplotlib"),
         ("rine_cache.report", "torch h5py PIL"),
         ("rine_cache.extract", "torch open_clip"),
