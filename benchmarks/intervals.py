@@ -73,7 +73,7 @@ def main(heads: int, test_sets: int, images: int, replicates: int) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     click.echo(
-        f"{heads} heads x {test_sets} test sets x {images:,} images x {replicates:,} resamples, {len(METRICS)} metrics: "
+        f"{heads} heads x {test_sets} test sets x {images:,} images x {replicates:,} draws x {len(METRICS)} metrics: "
         f"{wall:.1f} s on {len(os.sched_getaffinity(0))} processors ({processor:.1f} s of processor time)"
     )
     click.echo(f"plain loop, 3 metrics: {middle:.0f} x that ({low:.0f} to {high:.0f})")
