@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rine_cache import sampling_error
 from rine_cache.calibration import Calibration
 from rine_cache.errors import ResultsError
 from rine_cache.layouts.entry import FAKE, REAL
@@ -21,6 +22,7 @@ from rine_cache.metrics import binary_metrics
 from rine_cache.pairing import IMAGE_COLUMNS, Measured, count_protocol, pair, protocol_rows, refuse_repeated
 from rine_cache.passes import NOTHING_READ, EncoderPasses, stated_passes, total_passes, write_with_passes
 from rine_cache.provenance import code_version
+from rine_cache.sampling_error import UNKNOWN
 from rine_cache.setting_choice import choice_rows
 
 if TYPE_CHECKING:
@@ -29,11 +31,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from rine_cache.pairing import Pairing
     from rine_cache.specs.benchmark import BenchmarkSpec, CapSpec
     from rine_cache.specs.encoding import EncoderSpec
     from rine_cache.specs.training import AnyHeadSpec, ExperimentSpec
 
-SCHEMA = pl.Schema(
+_MEASURED = pl.Schema(
     {
         "experiment": pl.String,
         "benchmark": pl.String,
@@ -62,6 +65,8 @@ SCHEMA = pl.Schema(
         "code_version": pl.String,
     }
 )
+# Intervals are of the mean over a method's seeds; its replicates stand in the rows of its first seed alone.
+SCHEMA = pl.Schema([*_MEASURED.items(), *sampling_error.SCHEMA.items()])
 
 _DIGESTS = ("encoding_fingerprint", "manifest_digest", "content_digest")
 _HEADER = {"dataset", "view", "heads", *_DIGESTS}
@@ -162,20 +167,31 @@ def evaluate(
         If the score files are of other heads than the experiment's, or of different ones, or a data set or
         benchmark is given twice.
     """
+    from rine_cache.sampler import Sampler  # loads numba, for which whoever only reads metrics need not wait
+
     heads = list(experiment.heads)
     _check_heads(heads, scores)
     scores = [part.in_order(heads) for part in scores]
     by_view = _by_view(scores)
     refuse_repeated([benchmark.name for benchmark in benchmarks], "benchmark")
     trained = scores[0].heads if scores else {}
+    methods: dict[str, list[int]] = {}
+    for index, (method, _) in enumerate(heads):
+        methods.setdefault(method, []).append(index)
+    calibrations = _calibrations(scores[0].header) if scores else []
     rows: list[dict[str, Any]] = []
     for benchmark in benchmarks:
         measure = cache(partial(_measure, benchmark, by_view))  # protocols that test the same images share the work
+        samplers: dict[str, Sampler] = {}
         for protocol, spec in benchmark.protocols.items():
             view = benchmark.view_of(protocol)
             measured = {test_set: measure(test_set, spec.cap, view) for test_set in spec.test_sets}
             readable = {dataset: ~np.isnan(part.logits[0]) for dataset, part in by_view.get(view, {}).items()}
             counts = count_protocol(measured, readable)
+            if view not in samplers:
+                images = {dataset: part.images for dataset, part in by_view.get(view, {}).items()}
+                samplers[view] = Sampler(list(methods.values()), calibrations, images, readable)
+            errors = dict(zip(methods, samplers[view].protocol(measured), strict=True))
             for index, (method, seed) in enumerate(heads):
                 head = trained.get((method, seed))
                 shared = {
@@ -194,7 +210,13 @@ def evaluate(
                     "code_version": code_version(),
                 }
                 made_by = head["fingerprint"] if head else None
-                rows += [{**shared, **row} for row in protocol_rows(measured, counts, index, made_by)]
+                for row in protocol_rows(measured, counts, index, made_by):
+                    error = errors[method].get((row["test_set"], row["metric"]), UNKNOWN)
+                    if row["value"] is None:
+                        error = UNKNOWN
+                    if index != methods[method][0]:
+                        error = error._replace(replicates=None)
+                    rows.append({**shared, **row, **error._asdict()})
     metrics = pl.DataFrame(rows, schema=SCHEMA)
     losses = {key: head.get("validation_loss") for key, head in trained.items()}
     return pl.concat([metrics, choice_rows(metrics, experiment, losses)])
@@ -284,16 +306,24 @@ def _measure(
     pairing = pair(benchmark.test_sets[test_set], cap, {dataset: part.images for dataset, part in scores.items()})
     if pairing is None:
         return None
-    logits = np.concatenate([scores[side.dataset].logits[:, side.rows] for side in pairing], axis=1)  # (H, n)
-    labels = np.repeat([REAL, FAKE], [len(side.rows) for side in pairing])  # (n,)
-    kept = ~np.isnan(logits[0])  # (n,): the heads agree, which read_scores checks
+    read = [int((~np.isnan(scores[side.dataset].logits[0, side.rows])).sum()) for side in pairing]  # heads agree
+    labels = np.repeat([REAL, FAKE], read)  # (n,)
     headers = [scores[side.dataset].header for side in pairing]
     return Measured(
         pairing=pairing,
         metrics=[
-            binary_metrics(labels[kept], head_logits[kept], calibration)
-            for head_logits, calibration in zip(logits, _calibrations(headers[0]), strict=True)
+            binary_metrics(labels, head_logits, calibration)
+            for head_logits, calibration in zip(
+                _readable_logits(scores, pairing), _calibrations(headers[0]), strict=True
+            )
         ],
+        logits=partial(_readable_logits, scores, pairing),
         digests=[header[digest] for header in headers for digest in _DIGESTS],
         cap=cap,
     )
+
+
+def _readable_logits(scores: Mapping[str, Scores], pairing: Pairing) -> NDArray[np.float32]:
+    """Gather the logits of a test set's images that could be read, reals first, (H, n)."""
+    logits = np.concatenate([scores[side.dataset].logits[:, side.rows] for side in pairing], axis=1)  # (H, n)
+    return logits[:, ~np.isnan(logits[0])]

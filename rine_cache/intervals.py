@@ -159,6 +159,11 @@ def interval(
         )
 
 
+def interval_name(metric: Metric) -> str:
+    """Name the kind of interval that a metric has."""
+    return "Wilson" if metric in _SHARES else "logit"
+
+
 def _moments(replicates: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the standard deviation and skewness of the replicates that are defined; NaN where too few are."""
     defined = np.isfinite(replicates)  # (..., R)

@@ -1,6 +1,7 @@
 """The leaderboard: measured and published numbers in one long table, one number a row, in percent.
 
-Measured rows are means over seeds with their spread. Rows are ranked only where they can be compared: within
+Measured rows are means over seeds with their spread, an interval that says how much the images alone leave open, and
+the difference to the best method on the same images. Rows are ranked only where they can be compared: within
 one benchmark, protocol, training set, test set and metric, and with full coverage. The sample, random weights,
 oracles (whatever was fitted on test data), aggregators and rows whose training set nobody states are never
 ranked.
@@ -20,6 +21,7 @@ from rine_cache.passes import NOTHING_READ, EncoderPasses, read_passes, total_pa
 from rine_cache.provenance import fingerprint
 from rine_cache.published import read_published
 from rine_cache.specs.benchmark import ERRORS, MEAN
+from rine_cache.ties import with_ties
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +42,12 @@ SCHEMA = pl.Schema(
         "std": pl.Float64,
         "ci_low": pl.Float64,
         "ci_high": pl.Float64,
+        "ci_method": pl.String,
+        "best_difference": pl.Float64,
+        "best_difference_low": pl.Float64,
+        "best_difference_high": pl.Float64,
+        "best_p_value": pl.Float64,
+        "tied_with_best": pl.Boolean,
         "seed_count": pl.Int64,
         "rank": pl.Int64,
         "coverage": pl.String,
@@ -159,13 +167,17 @@ def _measured(paths: Sequence[Path]) -> pl.DataFrame:
     shared = ["n_real", "n_fake", "n_quarantined", "encoder", "weights", "tap", "view", "blocks", "head"]
     shared += ["trainable_parameters", "oracle", "note", "code_version"]
     measured = pl.col("value").is_not_null().any()
-    return (
+    known = pl.col("value").is_not_null().all()
+    rows = (
         frame.group_by(*KEYS, "method", maintain_order=True)
         .agg(
             *(pl.col(name).first() for name in shared),
             # One seed without a value (a metric undefined for it) makes the mean unknown, not a mean of the others.
-            value=pl.when(pl.col("value").is_not_null().all()).then(100 * pl.col("value").mean()),
-            std=pl.when(pl.col("value").is_not_null().all()).then(100 * pl.col("value").std()),
+            value=pl.when(known).then(100 * pl.col("value").mean()),
+            std=pl.when(known).then(100 * pl.col("value").std()),
+            **{name: pl.when(known).then(100 * pl.col(name).first()) for name in ("ci_low", "ci_high")},
+            **{name: pl.when(known).then(pl.col(name).first()) for name in ("ci_method", "ci_units", "ci_strata")},
+            **{name: pl.when(known).then(pl.col(name).first()) for name in ("ci_digest", "replicates")},
             seed_count=pl.when(measured).then(pl.col("seed").n_unique().cast(pl.Int64)),
             coverage=pl.format("{}/{}", pl.col("covered").min(), pl.col("test_sets").first()),
             fingerprint=pl.col("fingerprint").sort().drop_nulls().str.join("\n"),
@@ -180,6 +192,7 @@ def _measured(paths: Sequence[Path]) -> pl.DataFrame:
             .otherwise(pl.col("note")),
         )
     )
+    return with_ties(rows, KEYS).drop("ci_units", "ci_strata", "ci_digest", "replicates")
 
 
 def _refuse_homonyms(frame: pl.DataFrame) -> None:

@@ -30,6 +30,8 @@ from rine_cache.layouts.entry import FAKE, REAL
 from rine_cache.metrics import METRICS, binary_metrics
 from rine_cache.pairing import Measured, count_protocol, pair, protocol_rows, refuse_repeated
 from rine_cache.provenance import code_version
+from rine_cache.sampler import Sampler
+from rine_cache.sampling_error import UNKNOWN
 from rine_cache.shortcuts import FACTS
 
 if TYPE_CHECKING:
@@ -71,12 +73,15 @@ def measure_metadata(audits: Sequence[Audit], benchmarks: Sequence[BenchmarkSpec
     refuse_repeated([audit.dataset for audit in audits], "audit of")
     refuse_repeated([benchmark.name for benchmark in benchmarks], "benchmark")
     by_dataset = {audit.dataset: audit for audit in audits}
+    tables = {name: audit.table for name, audit in by_dataset.items()}
     readable = {name: audit.table["reason"].is_null().to_numpy() for name, audit in by_dataset.items()}
     rows: list[dict[str, Any]] = []
     for benchmark in benchmarks:
         measure = cache(partial(_measure, benchmark, by_dataset))  # protocols that test the same images share the work
+        sampler = Sampler([[0]], [None], tables, readable)
         for protocol, spec in benchmark.protocols.items():
             measured = {test_set: measure(test_set, spec.cap) for test_set in spec.test_sets}
+            (errors,) = sampler.protocol(measured)
             counts = count_protocol(measured, readable)
             shared = {
                 "experiment": METHOD,
@@ -90,7 +95,9 @@ def measure_metadata(audits: Sequence[Audit], benchmarks: Sequence[BenchmarkSpec
                 "note": "; ".join(filter(None, (benchmark.note, NOTE))),
                 "code_version": code_version(),
             }
-            rows += [{**row, **shared} for row in protocol_rows(measured, counts, 0, METHOD)]
+            for row in protocol_rows(measured, counts, 0, METHOD):
+                error = errors.get((row["test_set"], row["metric"]), UNKNOWN) if row["value"] is not None else UNKNOWN
+                rows.append({**row, **shared, **error._asdict()})
     return pl.DataFrame([dict.fromkeys(SCHEMA) | row for row in rows], schema=SCHEMA)
 
 
@@ -149,6 +156,7 @@ def _measure(
     headers = [audits[side.dataset].header for side in pairing]
     return Measured(
         pairing=pairing,
+        logits=lambda: np.zeros((1, images.height)) if logits is None else logits[None],
         metrics=[unknown if logits is None else binary_metrics(images["label"].to_numpy(), logits)],
         digests=[header[name] for header in headers for name in ("manifest_digest", "content_digest")],
         cap=cap,

@@ -22,7 +22,7 @@ from rine_cache.provenance import fingerprint
 from rine_cache.specs.benchmark import MEAN, ORACLE_METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import polars as pl
     from numpy.typing import NDArray
@@ -53,10 +53,19 @@ class Pairing(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A test set that was measured: its images, each method's metrics, and what the images were read from."""
+    """A test set that was measured: its images, each method's metrics, and what the images were read from.
+
+    Attributes
+    ----------
+    metrics
+        One per method or head, from `rine_cache.metrics.binary_metrics`.
+    logits
+        Returns what they were measured on: the logits of the images that could be read, reals first, (H, n).
+    """
 
     pairing: Pairing
-    metrics: Sequence[Mapping[Metric, float | None]]  # one per method, from `rine_cache.metrics.binary_metrics`
+    metrics: Sequence[Mapping[Metric, float | None]]
+    logits: Callable[[], NDArray[np.floating]]
     digests: list[str]
     cap: CapSpec | None
 

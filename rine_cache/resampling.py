@@ -48,8 +48,6 @@ class Resampling:
 
     Attributes
     ----------
-    digest
-        Of the images, their units, cells and strata: alike only if the same resamples are drawn of the same test sets.
     unit_count, stratum_count
         How many there are.
     grouped
@@ -81,7 +79,11 @@ class Resampling:
         self._strata = [Stratum(members, _seed(names[members])) for members in by_stratum if len(members)]
         self.stratum_count = len(self._strata)
         self.stratum_of = number  # (U,)
-        self.digest = self._digest(images, names, cells)
+        self._names = np.asarray(images, dtype=np.str_)  # (N,)
+        self._seeds = np.array([stratum.seed for stratum in self._strata], np.uint64)  # (S,)
+        self._places = np.empty(self.unit_count, np.int64)  # (U,): each unit's place in its stratum
+        for stratum in self._strata:
+            self._places[stratum.units] = np.arange(len(stratum.units))
 
     def weights(self, images: NDArray[np.int64], first: int, count: int) -> NDArray[np.uint8]:
         """Draw how often each image is in each of some replicates.
@@ -98,27 +100,28 @@ class Resampling:
         Shape (n, count). A count above 255 is given as 255; none of 10^70 is.
         """
         units = self.unit_of[images]  # (n,)
-        place = np.empty(self.unit_count, np.int64)  # (U,), of which only those touched are set
-        parts, filled = [], 0
-        for number in np.unique(self.stratum_of[units]):
-            members, seed = self._strata[number]
-            place[members] = np.arange(filled, filled + len(members))
-            filled += len(members)
-            parts.append(_draw(len(members), np.uint64(seed), first, count))
-        drawn = np.concatenate(parts) if parts else np.zeros((0, count), np.uint8)  # (u, count)
-        return drawn[place[units]]
+        strata = self.stratum_of[units]  # (n,)
+        drawn = np.empty((len(images), count), np.uint8)  # (n, count)
+        for number in np.unique(strata):
+            ours = np.flatnonzero(strata == number)
+            counts = _draw(len(self._strata[number].units), self._seeds[number], first, count)  # (m, count)
+            drawn[ours] = counts[self._places[units[ours]]]
+        return drawn
 
-    def _digest(self, images: Sequence[str], names: NDArray[np.str_], cells: Sequence[NDArray[np.int64]]) -> str:
-        digest = hashlib.sha256()
-        lies_in: list[list[int]] = [[] for _ in images]
-        for number, cell in enumerate(cells):
-            for image in cell.tolist():
-                lies_in[image].append(number)
-        for image in np.argsort(np.asarray(images, dtype=np.str_)):  # (N,)
-            unit = self.unit_of[image]
-            seed = self._strata[self.stratum_of[unit]].seed
-            digest.update(f"{images[image]}\t{names[unit]}\t{seed}\t{lies_in[image]}\n".encode())
-        return digest.hexdigest()
+    def digest(self, cells: Sequence[NDArray[np.int64]]) -> str:
+        """Identify some images as they are drawn: those of a test set, its reals first, or of any cells.
+
+        Alike only where the same images lie in the same cells and each is in every replicate as often.
+        """
+        found = hashlib.sha256()
+        for cell in cells:
+            images = cell[np.argsort(self._names[cell])]  # (n,), in order of their names
+            units = self.unit_of[images]  # (n,)
+            found.update(f"{len(images)}\n".encode())
+            found.update("\n".join(self._names[images].tolist()).encode())
+            found.update(self._seeds[self.stratum_of[units]].tobytes())
+            found.update(self._places[units].tobytes())
+        return found.hexdigest()
 
 
 def _signatures(unit_of: NDArray[np.int64], cells: Sequence[NDArray[np.int64]], units: int) -> csr_array:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from rine_cache import sampling_error
 from rine_cache.errors import ResultsError
 from rine_cache.specs.benchmark import MEAN
 from rine_cache.specs.training import oracle_id
@@ -84,7 +85,8 @@ def _oracle_rows(rows: pl.DataFrame, members: Sequence[str], choice: str) -> pl.
         .sort(pl.col("value"), pl.col("method").replace_strict(members, range(len(members))), descending=[True, False])
     )
     if best.is_empty():
-        empty = rows.filter(method=members[0]).with_columns(value=pl.lit(None, pl.Float64))
+        unmeasured = [pl.lit(None, rows.schema[name]).alias(name) for name in ("value", *sampling_error.SCHEMA)]
+        empty = rows.filter(method=members[0]).with_columns(unmeasured)
         return _renamed(empty, oracle_id(choice), None, oracle=True)
     chosen = best["method"][0]
     said = f"{chosen}, chosen on these test sets among {len(members)}"

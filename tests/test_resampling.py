@@ -48,10 +48,11 @@ def test_real_images_that_test_sets_share_are_drawn_once_for_both() -> None:
 def test_a_pool_is_drawn_the_same_whatever_stands_beside_it() -> None:
     """So that a test set has one interval, in whichever protocol it stands."""
     names = images(120)
-    alone = Resampling(names[:80], names[:80], [np.arange(40), np.arange(40, 80)])
-    beside = Resampling(names, names, [np.arange(40), np.arange(40, 80), np.arange(40), np.arange(80, 120)])
+    cells = [np.arange(40), np.arange(40, 80), np.arange(40), np.arange(80, 120)]
+    alone = Resampling(names[:80], names[:80], cells[:2])
+    beside = Resampling(names, names, cells)
     np.testing.assert_array_equal(everything(alone), everything(beside)[:80])
-    assert alone.digest != beside.digest
+    assert alone.digest(cells[:2]) == beside.digest(cells[:2]) != beside.digest(cells[2:])
 
 
 def test_the_images_of_a_group_come_and_go_together() -> None:
@@ -70,8 +71,9 @@ def test_the_order_of_images_and_the_chunks_change_nothing() -> None:
     cells = [np.arange(45), np.arange(45, 90)]
     place = np.argsort(order)
     straight = Resampling(names, names, cells)
-    shuffled = Resampling([names[i] for i in order], [names[i] for i in order], [place[cell] for cell in cells])
-    assert straight.digest == shuffled.digest
+    moved = [place[cell] for cell in cells]
+    shuffled = Resampling([names[i] for i in order], [names[i] for i in order], moved)
+    assert straight.digest(cells) == shuffled.digest(moved)
     np.testing.assert_array_equal(everything(straight), shuffled.weights(place, 0, 50))
     np.testing.assert_array_equal(everything(straight)[:, 30:37], straight.weights(np.arange(90), 30, 7))
 
@@ -83,18 +85,27 @@ def test_the_draws_are_the_same_in_every_version() -> None:
     assert weights.T.tolist() == [[0, 1, 1, 2, 1, 0, 2, 1], [1, 0, 0, 1, 0, 1, 1, 4], [0, 0, 2, 0, 2, 1, 0, 3]]
 
 
-@pytest.mark.parametrize("change", ["image", "unit", "cell"])
-def test_the_digest_tells_other_images_groups_and_strata(change: str) -> None:
-    names, units = images(60), images(60)
+@pytest.mark.parametrize("change", ["image", "unit", "cell", "stratum"])
+def test_the_digest_tells_other_images_groups_cells_and_strata(change: str) -> None:
+    names, units, others = images(60), images(60), []
     cells = [np.arange(30), np.arange(30, 60)]
-    before = Resampling(names, units, cells).digest
-    if change == "image":
-        names = [*names[:-1], "d/another"]
-    if change == "unit":
-        units = [*units[:-1], units[-2]]
-    if change == "cell":
-        cells = [np.arange(30), np.arange(30, 60), np.arange(10)]
-    assert Resampling(names, units, cells).digest != before
+    before = Resampling(names, units, cells).digest(cells)
+    match change:
+        case "image":
+            names = [*names[:-1], "d/another"]
+        case "unit":
+            units = [*units[:-1], units[-2]]
+        case "cell":
+            cells = [np.arange(29), np.arange(30, 60)]
+        case "stratum":
+            others = [np.arange(15)]
+    few = Resampling(names, units, [*cells, *others]).digest(cells)
+    assert (few == before) == (change == "stratum")  # those 15 are too few for a stratum of their own
+    others = [np.arange(FEW_UNITS)] if others else []
+    names, units = [*names, *images(20, "e")], [*units, *images(20, "e")]
+    more = [np.concatenate([cells[0], np.arange(60, 80)]), cells[1]]
+    before = Resampling(images(60) + images(20, "e"), images(60) + images(20, "e"), more).digest(more)
+    assert (Resampling(names, units, [*more, *others]).digest(more) != before) or change == "cell"
 
 
 def strata(resampling: Resampling) -> list[int]:

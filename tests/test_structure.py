@@ -15,12 +15,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up. A module may import its own layer and those below it (design: "imports in one direction").
 LAYERS = (
     {"errors", "quarantine"},
-    {"files", "provenance", "progress", "devices", "markdown", "figures", "compiled"},
+    {"files", "provenance", "progress", "devices", "markdown", "figures", "compiled"} | {"sampling_error"},
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
     | {"heads", "losses", "metrics", "thresholds", "calibration", "selection", "hamming", "shortcuts", "passes"}
     | {"resampling", "bootstrap", "intervals", "comparison"},
-    {"features", "feature_windows", "inventory", "pairing", "readings", "training_plan"},
+    {"features", "feature_windows", "inventory", "pairing", "readings", "training_plan", "sampler"},
     {
         "sample",
         "extract",
@@ -35,6 +35,7 @@ LAYERS = (
         "score",
         "evaluate",
         "published",
+        "ties",
         "leaderboard",
         "report",
         "predict",
