@@ -1,4 +1,4 @@
-"""The rows that the paper's configurations make, and the authors' own rows: both on the same keys of one leaderboard."""
+"""The rows that the paper's configurations make, and the authors' own: on the same keys of one leaderboard."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from tests.test_pipeline import ROOT
 
 if TYPE_CHECKING:
     from rine_cache.specs.config import Config
+
+    Joined = tuple[str, Config, pl.DataFrame]  # a file's name, the configuration with it, its leaderboard
 
 CONFIGS = ("paper-grid.yaml", "paper-grid-b32.yaml", "paper-studies.yaml")
 AUTHORS = "github mever-team/rine results"  # as it stands in files of one suite each; in published.csv with more
@@ -40,7 +42,7 @@ def config_with(more: str) -> Config:
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def joined(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Config, pl.DataFrame]:
+def joined(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Joined:
     """Build the leaderboard of a configuration on a machine without data: our rows are null, and all there."""
     config = config_with(request.param)
     benchmarks = [
@@ -57,7 +59,7 @@ def joined(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return request.param, config, build_leaderboard(files, [ROOT / path for path in config.published], benchmarks)
 
 
-def test_every_number_of_the_authors_stands_beside_a_row_of_ours(joined: tuple[str, Config, pl.DataFrame]) -> None:
+def test_every_number_of_the_authors_stands_beside_a_row_of_ours(joined: Joined) -> None:
     _, _, board = joined
     theirs = board.filter(pl.col("kind") == "published", pl.col("source").str.starts_with(AUTHORS))
     assert not theirs.is_empty()
@@ -68,7 +70,7 @@ def test_every_number_of_the_authors_stands_beside_a_row_of_ours(joined: tuple[s
 
 
 def test_each_cell_of_the_authors_files_is_stated_once_on_every_test_set(
-    joined: tuple[str, Config, pl.DataFrame],
+    joined: Joined,
 ) -> None:
     more, _, board = joined
     theirs = board.filter(pl.col("kind") == "published", pl.col("source") == AUTHORS)
@@ -84,7 +86,7 @@ def test_each_cell_of_the_authors_files_is_stated_once_on_every_test_set(
     assert found == {suite: cells for (file, suite), cells in CELLS.items() if file == more}
 
 
-def test_the_authors_means_are_those_of_their_test_sets(joined: tuple[str, Config, pl.DataFrame]) -> None:
+def test_the_authors_means_are_those_of_their_test_sets(joined: Joined) -> None:
     """Values are rounded to two decimals each, so that means of them may differ by half of one in the last place."""
     _, _, board = joined
     theirs = board.filter(pl.col("kind") == "published", pl.col("source") == AUTHORS)
@@ -96,7 +98,7 @@ def test_the_authors_means_are_those_of_their_test_sets(joined: tuple[str, Confi
 
 
 def test_what_a_grid_or_a_study_trains_beside_the_authors_numbers_is_named(
-    joined: tuple[str, Config, pl.DataFrame],
+    joined: Joined,
 ) -> None:
     """The other way round: which of our rows on the paper's protocols have no number of theirs."""
     more, config, board = joined
@@ -113,4 +115,3 @@ def test_what_a_grid_or_a_study_trains_beside_the_authors_numbers_is_named(
     if more != "paper-studies.yaml":  # paper.yaml has the 4-class ablations, paper-studies.yaml the authors' numbers
         expected |= {"RINE-no-contrastive", "RINE-no-TIE", "RINE-last-block"}
     assert set(alone["method"]) == expected
-
