@@ -3,9 +3,9 @@
 The truth is the plain loop in float64, from the same first parameters, with the same batches and coins. Two correct
 trainings in float32 agree to no fixed number of digits: they add in another order, and where a hidden unit is within
 rounding of zero, its gate may open in one and not in the other, and Adam, which divides each gradient by its own size,
-makes of it whole steps. That is rare and hits one as often as the other. So the two are compared by their distances from
-the truth: over all settings the ratio of the two is 1.00 in the median and in four of five. A thousandth more of xi makes
-45 of the median, a ten-thousandth more of the learning rate 4.
+makes of it whole steps. That is rare and hits one as often as the other. So the two are compared by their distances
+from the truth: over all settings the ratio of the two is 1.00 in the median and in four of five. A thousandth more of
+xi makes 45 of the median, a ten-thousandth more of the learning rate 4.
 """
 
 from __future__ import annotations
