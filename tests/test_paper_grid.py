@@ -26,7 +26,7 @@ from tests.conftest import SIZE, StandInEncoder
 from tests.plain_training import train_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -78,19 +78,11 @@ def summed_up(state: Mapping[str, Tensor], curve: list[dict[str, Any]]) -> Train
     return Training(parameters, 1 + int(np.argmin(validation)), train, validation)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from threads, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def rms(vector: Tensor) -> float:
     return vector.square().mean().sqrt().item()
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_every_setting_of_the_grid_in_float32_is_as_near_the_truth_as_the_plain_loop(
     make_cache: Callable[..., MadeCache],
 ) -> None:
