@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import MadeCache
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 METHODS: dict[str, Any] = {
     "RINE": {"head": {"kind": "rine", "width": 16, "layers": 1}},
     "linear": {"head": {"kind": "linear"}, "training": {"xi": 0}},
@@ -44,15 +46,6 @@ def experiment(**changes: Any) -> ExperimentSpec:
         **changes,
     }
     return parse(ExperimentSpec, data, "test")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from threads, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
