@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from rine_cache import evaluate, leaderboard, manifest
 from rine_cache.cache import FeatureCache
 from rine_cache.errors import ConfigError, ResultsError
-from rine_cache.heads.head import SUFFIX as HEAD_SUFFIX
 from rine_cache.heads.head import HeadCard, load_head, read_card
+from rine_cache.heads.index import SUFFIX as HEAD_SUFFIX
+from rine_cache.heads.index import heads_below
 from rine_cache.layouts.entry import LABEL_NAMES
 from rine_cache.passes import EncoderPasses, passes_of, read_passes, total_passes
 from rine_cache.quarantine import Reason
@@ -54,7 +55,7 @@ def describe(path: Path) -> dict[str, Any]:
 def _folder(folder: Path) -> dict[str, Any]:
     """Count what was read from caches by the heads and scores below a folder, and the caches themselves."""
     encoded, listings = _caches(folder)
-    cards = [read_card(path) for path in sorted(folder.rglob(f"*{HEAD_SUFFIX}"))]
+    cards = [read_card(path) for path in heads_below(folder)]
     tables = sorted(folder.rglob(f"*{TABLE_SUFFIX}"))
     scores = [evaluate.read_header(path) for path in tables if _kind_of_table(path) == "scores"]
     if not (encoded or cards or scores):
@@ -117,7 +118,7 @@ def _head(path: Path) -> dict[str, Any]:
     return {
         "kind": "head",
         "trainable parameters": head.trainable_parameters,
-        **head.card.model_dump(mode="json", exclude={"passes", "calibration", "importance", "bank"}),
+        **head.card.model_dump(mode="json", exclude={"passes", "calibration", "importance", "bank", "curve"}),
         **_what_it_learnt(head.card),
         "fingerprint": head.fingerprint,
         **head.card.passes.facts(),

@@ -337,6 +337,12 @@ def train_options(wildcards, input):
     )
 
 
+def heads_of(wildcards):
+    """Name what says which heads are scored: the index of trained ones, the folder of imported ones."""
+    folder = f"results/heads/{wildcards.experiment}"
+    return folder if wildcards.experiment in OFFICIAL else f"{folder}/heads.json"
+
+
 def scored_features(wildcards):
     """Name the cache that is scored."""
     return features_of(wildcards.experiment, wildcards.dataset, wildcards.view)
