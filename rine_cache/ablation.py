@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ from rine_cache.files import written_whole
 from rine_cache.finished_heads import draft_card
 from rine_cache.heads.head import HeadCard
 from rine_cache.heads.index import head_path, write_index
+from rine_cache.provenance import canonical_json
 from rine_cache.specs.blocks import GREEDY, expand_family, family_of, greedy_rounds, name_subset, resolve_blocks
 from rine_cache.specs.training import LogisticHeadSpec, RineHeadSpec
 from rine_cache.train import complete_heads, write_curves
@@ -39,14 +40,16 @@ SUBSETS = "subsets.parquet"
 ROUNDS = "greedy.parquet"
 TRIED = "tried.json"
 
-_SUBSETS_SCHEMA: dict[str, Any] = {
-    "family": pl.String,  # or the expression of a single subset
-    "block": pl.Int64,  # the one that is alone, left out, or was added last; null for a single subset
-    "method": pl.String,
-    "blocks": pl.List(pl.Int64),
-    "validation_loss": pl.Float64,  # mean over seeds
-}
-_ROUNDS_SCHEMA = pl.Schema(
+SUBSETS_SCHEMA = pl.Schema(
+    {
+        "family": pl.String,  # or the expression of a single subset
+        "block": pl.Int64,  # the one that is alone, left out, or was added last; null for a single subset
+        "method": pl.String,
+        "blocks": pl.List(pl.Int64),
+        "validation_loss": pl.Float64,  # mean over seeds
+    }
+)
+ROUNDS_SCHEMA = pl.Schema(
     {"round": pl.Int64, "block": pl.Int64, "method": pl.String, "validation_loss": pl.Float64, "chosen": pl.Boolean}
 )
 
@@ -130,14 +133,7 @@ def train_ablation(
     TrainingError, CacheMismatchError
         As `rine_cache.train.complete_heads` does.
     """
-    block_count = train.identity.block_count
-    head = experiment.methods[method].head
-    assert isinstance(head, RineHeadSpec | LogisticHeadSpec), "the configuration is checked for it"
-    whole = resolve_blocks(head.blocks, block_count)
-    fixed = [member for expression in subsets for member in _members(expression, whole, block_count)]
-    greedy = [expression for expression in subsets if family_of(expression) == GREEDY]
-    rounds = max((greedy_rounds(expression, whole) for expression in greedy), default=0)
-
+    whole, fixed, rounds = _plan(experiment, method, subsets, train.identity.block_count)
     trainer = _Trainer(method, experiment, train, validation, output, device)
     trainer.losses_of([member.blocks for member in fixed])
     path = forward_selection(whole, rounds, trainer.losses_of)
@@ -147,6 +143,40 @@ def train_ablation(
     trainer.write(members, path)
     for number, chosen in enumerate(path, 1):
         LOG.info("round %d adds block %d: validation loss %.4f", number, chosen.chosen, chosen.losses[chosen.chosen])
+
+
+def count_heads(experiment: ExperimentSpec, method: str, subsets: Sequence[BlocksExpression], block_count: int) -> int:
+    """Say how many heads an ablation trains at the most: what a forward selection tries may be trained already.
+
+    Parameters
+    ----------
+    experiment, method, subsets
+        As of `train_ablation`.
+    block_count
+        K, of the encoder.
+
+    Raises
+    ------
+    ConfigError
+        If a subset does not fit the encoder or the method's blocks.
+    """
+    whole, fixed, rounds = _plan(experiment, method, subsets, block_count)
+    first = {(block,) for block in whole} if rounds else set()
+    later = sum(len(whole) - size + 1 for size in range(2, rounds + 1))
+    seeds = 1 if experiment.methods[method].is_probe else len(experiment.seeds)
+    return seeds * (len(first.union(member.blocks for member in fixed)) + later)
+
+
+def _plan(
+    experiment: ExperimentSpec, method: str, subsets: Sequence[BlocksExpression], block_count: int
+) -> tuple[Subset, list[Member], int]:
+    """Return the method's blocks, the subsets that are known beforehand, and the rounds of forward selection."""
+    head = experiment.methods[method].head
+    assert isinstance(head, RineHeadSpec | LogisticHeadSpec), "the configuration is checked for it"
+    whole = resolve_blocks(head.blocks, block_count)
+    fixed = [member for expression in subsets for member in _members(expression, whole, block_count)]
+    greedy = [expression for expression in subsets if family_of(expression) == GREEDY]
+    return whole, fixed, max((greedy_rounds(expression, whole) for expression in greedy), default=0)
 
 
 def _members(expression: BlocksExpression, whole: Subset, block_count: int) -> list[Member]:
@@ -229,9 +259,9 @@ class _Trainer:
             (member.family, member.block, self._name(member.blocks), member.blocks, self._losses[member.blocks])
             for member in members
         ]
-        _write_table(pl.DataFrame(rows, _SUBSETS_SCHEMA, orient="row"), folder / SUBSETS)
+        _write_table(pl.DataFrame(rows, SUBSETS_SCHEMA, orient="row"), folder / SUBSETS)
         if path:
-            _write_table(pl.DataFrame(self._round_rows(path), _ROUNDS_SCHEMA, orient="row"), folder / ROUNDS)
+            _write_table(pl.DataFrame(self._round_rows(path), ROUNDS_SCHEMA, orient="row"), folder / ROUNDS)
         else:
             (folder / ROUNDS).unlink(missing_ok=True)  # of an earlier run
         with written_whole(folder / EXPERIMENT) as temporary:
@@ -239,8 +269,8 @@ class _Trainer:
         write_curves([self._cards[head] for head in sorted(self._cards)], folder)
         known = self._tried | self._cards
         with written_whole(folder / TRIED) as temporary:
-            tried = [known[head] for head in sorted(known.keys() - set(described.heads))]
-            temporary.write_bytes(_TRIED.dump_json(tried) + b"\n")
+            tried = [known[head].model_dump(mode="json") for head in sorted(known.keys() - set(described.heads))]
+            temporary.write_text(canonical_json(tried) + "\n", encoding="utf-8")
         write_index(folder, described.heads)
         for method, seed in self._cards.keys() - set(described.heads):
             with contextlib.suppress(OSError):  # it does not count, whether or not it can be deleted
