@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -40,15 +40,13 @@ SUBSETS = "subsets.parquet"
 ROUNDS = "greedy.parquet"
 TRIED = "tried.json"
 
-SUBSETS_SCHEMA = pl.Schema(
-    {
-        "family": pl.String,  # or the expression of a single subset
-        "block": pl.Int64,  # the one that is alone, left out, or was added last; null for a single subset
-        "method": pl.String,
-        "blocks": pl.List(pl.Int64),
-        "validation_loss": pl.Float64,  # mean over seeds
-    }
-)
+SUBSETS_SCHEMA: dict[str, Any] = {
+    "family": pl.String,  # or the expression of a single subset
+    "block": pl.Int64,  # the one that is alone, left out, or was added last; null for a single subset
+    "method": pl.String,
+    "blocks": pl.List(pl.Int64),
+    "validation_loss": pl.Float64,  # mean over seeds
+}
 ROUNDS_SCHEMA = pl.Schema(
     {"round": pl.Int64, "block": pl.Int64, "method": pl.String, "validation_loss": pl.Float64, "chosen": pl.Boolean}
 )

@@ -32,7 +32,7 @@ _COLUMNS = {
     "metrics": evaluate.SCHEMA.names(),
     "leaderboard": leaderboard.SCHEMA.names(),
     "ablation": ablation_table.COLUMNS,
-    "subsets of an ablation": ablation.SUBSETS_SCHEMA.names(),
+    "subsets of an ablation": list(ablation.SUBSETS_SCHEMA),
     "forward selection": ablation.ROUNDS_SCHEMA.names(),
 }
 
