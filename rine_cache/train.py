@@ -18,7 +18,7 @@ import torch
 
 from rine_cache.calibration import calibrate
 from rine_cache.errors import ConfigError, TrainingError
-from rine_cache.feature_windows import FeatureWindows
+from rine_cache.feature_windows import FeatureWindows, require_budget
 from rine_cache.files import written_whole
 from rine_cache.finished_heads import draft_card, finished_heads
 from rine_cache.heads.head import Head, HeadCard, save_head
@@ -127,7 +127,7 @@ def complete_heads(
     Raises
     ------
     ConfigError
-        If a method's blocks do not fit the encoder: nothing is trained then.
+        If a method's blocks do not fit the encoder, or its memory budget is too small: nothing is trained then.
     TrainingError
         If training and validation share images, or a class is missing: nothing is trained then. If a fit does not
         converge, or a loss is not finite; names method, seed and epoch.
@@ -135,7 +135,7 @@ def complete_heads(
         If training and validation features are of different encoders or taps.
     """
     _check_data(train, validation)
-    _check_blocks(experiment, train)
+    _check_settings(experiment, train)
     cards = finished_heads(experiment, train, validation, output)
     if cards:
         LOG.info("%s: %d of %d heads are finished already", output, len(cards), len(experiment.heads))
@@ -330,9 +330,11 @@ def _check_data(train: FeatureSet, validation: FeatureSet) -> None:
         )
 
 
-def _check_blocks(experiment: ExperimentSpec, train: FeatureSet) -> None:
-    """Refuse block subsets that do not fit the encoder, before anything is trained."""
+def _check_settings(experiment: ExperimentSpec, train: FeatureSet) -> None:
+    """Refuse block subsets that do not fit the encoder, and too small budgets, before anything is trained."""
     for method, spec in experiment.methods.items():
+        if not spec.is_probe:
+            require_budget(train, spec.training.memory_budget, f"method {method}: training.memory_budget")
         if spec.head.blocks != EMBEDDING:
             try:
                 resolve_blocks(spec.head.blocks, train.identity.block_count)

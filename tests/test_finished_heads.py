@@ -258,6 +258,20 @@ def test_blocks_that_do_not_fit_are_named_before_anything_is_trained(
     assert contents(tmp_path / "heads") == before
 
 
+def test_a_memory_budget_that_is_too_small_is_refused_with_what_is_enough(data: Data, tmp_path: Path) -> None:
+    """18 images of 3 blocks of 8 numbers and an embedding of 5, 2 bytes each."""
+    enough = 18 * 2 * (3 * 8 + 5)
+    for budget, fits in ((enough, True), (enough - 1, False)):
+        spec = experiment(methods={"mine": METHODS["short"]}, training={"batch_size": 8, "memory_budget": budget})
+        if fits:
+            train_experiment(spec, *data, tmp_path / "heads", "cpu")
+            continue
+        said = rf"method mine: training.memory_budget is 1,043 bytes; .* it must be {enough:,} at least .*to hold 18"
+        with pytest.raises(ConfigError, match=said):
+            train_experiment(spec, *data, tmp_path / "other", "cpu")
+        assert not (tmp_path / "other").exists()
+
+
 # Ablations.
 
 SUBSET_FAMILIES = ["each", "greedy", "all"]

@@ -35,7 +35,8 @@ def check(path: Path) -> None:
 
     loaded = load_config(path)
     benchmarks = load_benchmarks(loaded, Path())
-    ablations = f", {len(loaded.ablations)} ablations" if loaded.ablations else ""
+    heads = {name: _heads_of(loaded, name) for name in loaded.ablations}
+    ablations = f", {len(heads)} ablations" if heads else ""
     click.echo(f"{path} is valid: {len(loaded.experiments)} experiments, {len(benchmarks)} benchmarks{ablations}")
     for published in loaded.published:
         read_published(Path(published))
@@ -47,7 +48,7 @@ def check(path: Path) -> None:
         untested = missing_for_testing(holdings, benchmarks[spec.benchmark], spec.protocol)
         remarks = [f"; waits for {', '.join(lacking)}"] if lacking else []
         remarks += [f"; empty without {', '.join(untested)}"] if untested else []
-        click.echo(f"ablation {name}: {_heads_of(loaded, name)}{''.join(remarks)}")
+        click.echo(f"ablation {name}: {heads[name]}{''.join(remarks)}")
 
 
 def _heads_of(loaded: Config, name: str) -> str:
