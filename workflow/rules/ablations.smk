@@ -73,7 +73,7 @@ rule draw_ablation:
         "../../environment.yml"
     params:
         spec=ablation_json,
-        heads="results/heads/{ablation}",
+        heads=drawn_heads,
         benchmark=ablation_benchmark_json,
         figures=figure_options,
     message:

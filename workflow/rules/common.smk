@@ -459,6 +459,11 @@ def ablation_scores(wildcards):
     ]
 
 
+def drawn_heads(wildcards, input):
+    """Name the folder of an ablation's heads."""
+    return str(Path(input.subsets).parent)
+
+
 def ablation_json(wildcards):
     """Return an ablation's specification."""
     return as_json(CONFIG.ablations[wildcards.ablation])
