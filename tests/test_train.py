@@ -283,15 +283,6 @@ def test_a_missing_class_is_refused(make_cache: Callable[..., MadeCache], tmp_pa
         train_experiment(experiment(), fakes, whole, tmp_path / "heads", "cpu")
 
 
-def test_a_folder_with_other_heads_is_refused_and_left_alone(
-    data: tuple[FeatureSet, FeatureSet], tmp_path: Path
-) -> None:
-    train_experiment(experiment(seeds=[7]), *data, tmp_path / "heads", "cpu")
-    with pytest.raises(TrainingError, match=r"seed7\.safetensors"):
-        train_experiment(experiment(), *data, tmp_path / "heads", "cpu")
-    assert len(load_heads(tmp_path / "heads")) == 2
-
-
 def test_a_card_keeps_what_the_head_learnt_at_its_chosen_epoch(
     data: tuple[FeatureSet, FeatureSet], tmp_path: Path
 ) -> None:
