@@ -234,11 +234,11 @@ class StackedRine:
         _, blocks, rows, _ = states[0].shape
         doubled = by_weighed * 2  # (H, B, P): a coin that kept a value doubled it
         by_importance = torch.empty_like(importance, memory_format=torch.contiguous_format)  # (H, K', P)
-        for block in range(blocks):
-            state = states[-1][:, block]  # (H, B, P)
+        for chunk in self._chunks(blocks, rows):
+            state = states[-1][:, chunk]  # (H, k, B, P)
             if self._tie:
-                by_importance[:, block] = (state * by_weighed).sum(1)
-            _through_relu(doubled * importance[:, block, None], state, out=state)
+                torch.sum(state * by_weighed[:, None], 2, out=by_importance[:, chunk])  # (H, k, P)
+            _through_relu(doubled[:, None] * importance[:, chunk, None], state, out=state)
         if self._tie:
             common = (importance * by_importance).sum(1, keepdim=True)  # (H, 1, P)
             by["alpha"].copy_((importance * (by_importance - common)).unsqueeze(1))  # (H, 1, K', P)
