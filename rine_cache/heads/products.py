@@ -90,7 +90,7 @@ def _one_dnn(rows: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> T
     """Compute by oneDNN's inner product, as torch's compiler does: 240 against 110 GFLOP/s a core on an EPYC."""
     multiply: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
     activation = "relu" if relu else "none"
-    # It packs its second operand from any layout, but its first must lie row by row, and torch transposes in one thread.
+    # It packs its second operand from any layout; the first must lie row by row, and torch transposes in one thread.
     if bias is None and weight.is_contiguous() and not rows.is_contiguous():
         return multiply(weight, rows, None, activation, [], "").mT
     return multiply(rows, weight, bias, activation, [], "")
