@@ -344,9 +344,9 @@ def test_config_check_of_the_default_config_says_what_is_there(
     answer = rine_cache("config", "check")
     assert (answer.status, answer.err) == (0, "")
     first, *others = answer.out.splitlines()
-    assert first == "config/config.yaml is valid: 1 experiments, 7 benchmarks"
+    assert first == "config/config.yaml is valid: 1 experiments, 7 benchmarks, 1 ablations"
     assert [line.split(":")[0] for line in others] == [
-        *("data set sample-train", "data set sample-validation", "data set sample-test")
+        *("data set sample-train", "data set sample-validation", "data set sample-test", "ablation sample-blocks")
     ]
 
 

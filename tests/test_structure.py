@@ -31,6 +31,7 @@ LAYERS = (
         "train",
         "probes",
         "training_batches",
+        "finished_heads",
         "training_stack",
         "score",
         "evaluate",
