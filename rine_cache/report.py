@@ -38,10 +38,12 @@ METRIC_TITLES = {
 }
 _INTRODUCTION = """# Leaderboard
 
-Values are percentages; a measured one is the mean over its seeds ± their standard deviation. `coverage` is how many
-of a protocol's test sets stand behind a line: a mean exists only where all do, and only such lines are ranked, among
-lines of one training set. An `oracle` was fitted on the test data, and is never ranked. A line marked `-` was not
-measured: its data are not on this machine. Every number, per test set, is in `leaderboard.parquet`.
+Values are percentages; a measured one is the mean over its seeds ± their standard deviation, and in brackets its 95 %
+interval, as far as the choice of images goes: that of other seeds or training data is not in it. `≈` is not told apart
+from the best method of its training set on the same images. `coverage` is how many of a protocol's test sets stand
+behind a line: a mean exists only where all do, and only such lines are ranked, among lines of one training set. An
+`oracle` was fitted on the test data, and is never ranked. A line marked `-` was not measured: its data are not on this
+machine. Every number, per test set, is in `leaderboard.parquet`.
 """
 _LINE = ("method", "training_set", "kind", "source_kind", "oracle", "source", "note", "protocol_as_published")
 
@@ -163,7 +165,9 @@ def _value(row: dict[str, Any] | None) -> str:
     if row is None or row["value"] is None:
         return "-"
     spread = f" ± {row['std']:.2f}" if row["std"] is not None else ""
-    return f"{row['value']:.2f}{spread}"
+    interval = f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]" if row["ci_low"] is not None else ""
+    tied = " ≈" if row["tied_with_best"] and row["best_difference"] is not None else ""
+    return f"{row['value']:.2f}{spread}{interval}{tied}"
 
 
 def _shorten(text: str, limit: int = 60) -> str:

@@ -96,6 +96,18 @@ def test_a_line_shows_every_headline_metric_and_where_it_comes_from() -> None:
     ]
 
 
+def test_a_value_shows_its_interval_apart_from_its_seeds_and_whether_it_ties_with_the_best() -> None:
+    best = {**MEASURED, "ci_low": 79.5, "ci_high": 84.25, "tied_with_best": True}
+    near = {**best, "method": "near", "value": 81.0, "rank": 2, "best_difference": -0.78}
+    far = {**near, "method": "far", "value": 71.0, "rank": 3, "tied_with_best": False, "std": None}
+    lines = table_of(render(best, near, far), "both: mean of 2 test sets")
+    assert [line["accuracy"] for line in lines] == [
+        "81.78 ± 1.25 [79.50, 84.25]",
+        "81.00 ± 1.25 [79.50, 84.25] ≈",
+        "71.00 [79.50, 84.25]",
+    ]
+
+
 def test_a_published_line_shows_its_kind_of_source_and_note() -> None:
     (line,) = table_of(render({**PUBLISHED, "note": "resized"}), "both: mean of 2 test sets")
     assert (line["kind"], line["accuracy"], line["AUC"]) == ("primary", "70.00", "-")
