@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as sklearn_metrics
 
+from rine_cache import sampling_error
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import SCHEMA, Scores, count_passes, evaluate, read_scores, write_metrics
 from rine_cache.metrics import METRICS
@@ -237,6 +238,48 @@ def test_each_test_set_has_the_values_of_scikit_learn_on_the_same_rows(both: lis
         assert set(found) == set(METRICS)
         expected = naive_metrics(*naive_selection(test_set, index))
         assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_every_value_has_the_interval_of_its_mean_over_seeds(both: list[Scores]) -> None:
+    metrics = run(both)
+    measured = metrics.filter(pl.col("value").is_not_null())
+    for column in sampling_error.SCHEMA.names():
+        of = measured.filter(seed=0) if column == "replicates" else measured
+        assert of[column].null_count() == 0, column
+    assert measured.filter(seed=1)["replicates"].null_count() == measured.filter(seed=1).height
+    keys = ["protocol", "method", "test_set", "metric"]
+    per_method = measured.group_by(keys).agg(pl.col("value").mean(), pl.col("ci_low", "ci_high").unique())
+    assert per_method["ci_low"].list.len().to_list() == per_method["ci_high"].list.len().to_list() == [1] * 1200
+    low, high = per_method["ci_low"].list.first(), per_method["ci_high"].list.first()
+    assert ((low <= per_method["value"]) & (per_method["value"] <= high)).all()
+    row = row_of(metrics, protocol="all-4", test_set="mean", metric="acc", method="RINE", seed=0)
+    assert row["ci_method"] == "Wilson, 1,000 resamples of 55 images"  # 9 + 7, 4 + 13, 11 + 5 + 6
+
+
+def test_what_was_not_measured_has_no_interval(score_file: Callable[..., Path]) -> None:
+    metrics = run([read_scores(score_file("gans"))])
+    absent = metrics.filter(pl.col("value").is_null())
+    assert absent.height > 0
+    assert all(absent[column].null_count() == absent.height for column in sampling_error.SCHEMA.names())
+
+
+def test_two_experiments_on_the_same_images_are_resampled_alike(score_file: Callable[..., Path]) -> None:
+    """Whatever their heads are, so that a leaderboard can compare them image by image."""
+    first = run([read_scores(score_file("gans")), read_scores(score_file("diffusion"))])
+    logits = np.full_like(logits_of("gans"), 1.5)
+    second = run(
+        [read_scores(score_file("gans", logits=logits, fingerprints="g"))]
+        + [read_scores(score_file("diffusion", fingerprints="g"))]
+    )
+    assert first["ci_digest"].equals(second["ci_digest"])
+    logits[:, 3] = np.nan
+    third = run(
+        [read_scores(score_file("gans", logits=logits, fingerprints="h"))]
+        + [read_scores(score_file("diffusion", fingerprints="h"))]
+    )
+    for test_set, alike in (("glide", True), ("everything", False), ("mean", False)):
+        digests = [set(one.filter(test_set=test_set)["ci_digest"]) for one in (first, third)]
+        assert (digests[0] == digests[1]) == alike
 
 
 def test_the_accuracy_at_the_best_test_threshold_alone_is_marked_as_an_oracle(both: list[Scores]) -> None:

@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
@@ -18,6 +19,7 @@ from rine_cache.leaderboard import SCHEMA, build_leaderboard, count_all_passes, 
 from rine_cache.metrics import METRICS
 from rine_cache.passes import EncoderPasses, read_passes
 from rine_cache.published import COLUMNS
+from rine_cache.sampling_error import SamplingError, as_replicates
 from rine_cache.specs.base import parse, read_yaml
 from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
 from rine_cache.specs.config import load_config
@@ -148,6 +150,33 @@ def test_a_seed_without_a_value_leaves_the_row_without_one(build: Callable[..., 
     (row,) = build([{"seed": 0, "value": 0.9}, {"seed": 1, "value": None, "covered": 2}]).to_dicts()
     assert (row["value"], row["std"], row["rank"]) == (None, None, None)
     assert row["coverage"] == "2/3"
+
+
+def test_intervals_and_differences_to_the_best_are_in_percent(build: Callable[..., pl.DataFrame]) -> None:
+    shared = np.random.default_rng(0).normal(0, 0.02, 500)
+
+    def error(low: float, high: float, draws: int) -> dict[str, Any]:
+        own = np.random.default_rng(draws).normal(0, 0.002, 500)
+        replicates = as_replicates((shared + own).astype(np.float16))
+        return SamplingError(low, high, "Wilson", 190, 2, "x", replicates)._asdict()
+
+    best = {"method": "best", "value": 0.9, **error(0.87, 0.92, 1)}
+    seeds = [{"method": "RINE", "seed": seed, "value": 0.8 + seed / 50, **error(0.77, 0.84, 2)} for seed in (0, 1)]
+    seeds[1]["replicates"] = None
+    table = build([best, *seeds])
+    found = {row["method"]: row for row in table.iter_rows(named=True)}
+    assert (found["RINE"]["ci_low"], found["RINE"]["ci_high"]) == pytest.approx((77, 84))
+    assert found["RINE"]["std"] == pytest.approx(100 * 0.02 / 2**0.5)
+    assert found["RINE"]["best_difference"] == pytest.approx(-9)
+    assert -10 < found["RINE"]["best_difference_low"] < -9 < found["RINE"]["best_difference_high"] < -8
+    assert [found[method]["tied_with_best"] for method in ("best", "RINE")] == [True, False]
+    undefined = build([best, seeds[0], {**seeds[1], "value": None}]).filter(method="RINE")
+    assert undefined.select("ci_low", "ci_high", "ci_method", "best_difference", "tied_with_best").row(0) == (None,) * 5
+
+
+def test_a_published_row_has_no_interval_and_no_comparison(build: Callable[..., pl.DataFrame]) -> None:
+    table = build([{}], [{}]).filter(kind="published")
+    assert table.select("ci_low", "ci_high", "ci_method", "best_difference", "tied_with_best").row(0) == (None,) * 5
 
 
 def test_a_measured_row_says_what_it_is_of(build: Callable[..., pl.DataFrame]) -> None:

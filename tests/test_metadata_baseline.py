@@ -51,6 +51,10 @@ def test_a_biased_format_is_solved_and_a_fair_set_is_not() -> None:
     assert value(metrics, "gen-a", "acc") == value(metrics, "gen-a", "auc") == 1.0
     assert 0.3 < value(metrics, "gen-b", "auc") < 0.7
     assert value(metrics, "mean", "auc") == pytest.approx((1 + value(metrics, "gen-b", "auc")) / 2)
+    assert metrics.filter(test_set="gen-a", metric="acc")["ci_method"].item() == "Wilson, 1,000 resamples of 120 images"
+    assert metrics.filter(test_set="mean", metric="auc")["ci_method"].item() == "logit, 1,000 resamples of 180 images"
+    known = metrics.filter(pl.col("value").is_not_null())
+    assert ((known["ci_low"] <= known["value"]) & (known["value"] <= known["ci_high"])).all()
     assert set(metrics["oracle"]) == {True}
     assert set(metrics["method"]) == set(metrics["experiment"]) == {METHOD}
     assert set(metrics["training_set"]) == {"cross-validated"}

@@ -45,6 +45,7 @@ def metrics_of(values: dict[tuple[str, int, str, str], float | None]) -> pl.Data
                 row |= {"benchmark": benchmark, "protocol": protocol, "method": method, "seed": seed}
                 row |= {"metric": metric, "test_set": test_set, "oracle": False, "fingerprint": f"{method}-{seed}"}
                 row |= {"note": "tuned", "value": values.get((method, seed, protocol, metric))}
+                row |= {"ci_low": 0.1 * EXPERIMENT.method_ids.index(method), "ci_digest": "x", "replicates": b"r"}
                 rows.append(row)
     return pl.DataFrame(rows, schema=SCHEMA)
 
@@ -97,7 +98,8 @@ def test_a_setting_that_is_not_measured_whole_is_no_oracle() -> None:
     rows = choice_rows(metrics_of(values), EXPERIMENT, losses).filter(method="best-oracle", protocol="two")
     assert best[0] not in set(rows["note"].str.extract("^(.*),"))
     unknown = choice_rows(metrics_of({}), EXPERIMENT, losses).filter(method="best-oracle")
-    assert unknown["value"].null_count() == unknown.height > 0
+    for column in ("value", "ci_low", "ci_digest", "replicates"):
+        assert unknown[column].null_count() == unknown.height > 0
     assert set(unknown["note"]) == {"tuned"}
 
 
