@@ -146,9 +146,7 @@ def _strata(signatures: csr_array) -> NDArray[np.int64]:
     sizes = np.bincount(first, minlength=len(numbers))  # (S,)
     joined = np.arange(len(numbers))  # (S,)
     small = np.flatnonzero(sizes < FEW_UNITS)
-    if len(small):
-        common = csr_array(touched[small])
-        joined[small] = small[_first_of_component(common @ common.T)]
+    joined[small] = small[_first_of_component(csr_array(touched[small]))]
     large = np.flatnonzero(sizes >= FEW_UNITS)
     for number in np.unique(joined[small]):
         members = np.flatnonzero(joined == number)
@@ -161,11 +159,14 @@ def _strata(signatures: csr_array) -> NDArray[np.int64]:
     return np.unique(joined, return_inverse=True)[1][first]
 
 
-def _first_of_component(graph: csr_array) -> NDArray[np.int64]:
-    """Name each node's component by its first node."""
-    component = connected_components(graph, directed=False)[1]
-    first = np.unique(component, return_index=True)[1]
-    return np.asarray(first[component], np.int64)
+def _first_of_component(touched: csr_array) -> NDArray[np.int64]:
+    """Name each row, (S,), by the first of those that it has a column in common with, directly or through others."""
+    rows, columns = touched.nonzero()
+    count = touched.shape[0]
+    edges = coo_array((np.ones(len(rows), np.int8), (rows, columns + count)), shape=(sum(touched.shape),) * 2)
+    component = connected_components(edges, directed=False)[1][:count]
+    first, numbers = np.unique(component, return_index=True, return_inverse=True)[1:]
+    return np.asarray(first[numbers], np.int64)
 
 
 def _seed(names: NDArray[np.str_]) -> int:
