@@ -31,7 +31,7 @@ size, which is comparable between methods on the same images and with nothing el
 and AUC between 50 and 99 % on 100 to 4,500 images, but for: 20 to 40 groups of ten images alike, near 93 % (90 to 93 %;
 with ten groups they are too wide); AP of a mean of eight test sets over the same 100 reals (90 %), or of 90 reals
 against 900 fakes (91 %); numbers so near 100 % that one image more or less is a step over the level (90 to 99 %);
-`tpr_fpr1` on fewer than 1,000 reals (82 to 92 %). Of a calibrated detector, 98 % of the intervals of `ece` hold.
+`tpr_fpr1` on fewer than 1,000 reals (78 to 92 %). Of a calibrated detector, 98 % of the intervals of `ece` hold.
 """
 
 from __future__ import annotations
