@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from rine_cache.cli.options import IN_PATH
 
 if TYPE_CHECKING:
     from rine_cache.specs.base import Spec
+
+LOG = logging.getLogger(__name__)
 
 
 @click.group()
@@ -29,14 +32,14 @@ def check(path: Path) -> None:
       rine-cache config check config/config.yaml
     """
     from rine_cache.inventory import take_inventory
-    from rine_cache.published import read_published
+    from rine_cache.published import check_published
     from rine_cache.specs.config import load_benchmarks, load_config
 
     loaded = load_config(path)
     benchmarks = load_benchmarks(loaded, Path())
     click.echo(f"{path} is valid: {len(loaded.experiments)} experiments, {len(benchmarks)} benchmarks")
-    for published in loaded.published:
-        read_published(Path(published))
+    for doubt in check_published([Path(published) for published in loaded.published], benchmarks.values()):
+        LOG.warning("%s", doubt)
     holdings = take_inventory(loaded, benchmarks.values(), Path("results"))
     for name in loaded.datasets:
         click.echo(f"data set {name}: {holdings[name].state} ({holdings[name].root})")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import click
 
 from rine_cache.cli.options import IN_PATH, OUT_FILE, log_option
+
+LOG = logging.getLogger(__name__)
 
 
 @click.command()
@@ -76,11 +79,14 @@ def build(
     """
     from rine_cache.leaderboard import build_leaderboard, count_all_passes, write_leaderboard
     from rine_cache.markdown import write_markdown
+    from rine_cache.published import check_published
     from rine_cache.report import render_markdown
     from rine_cache.specs.base import parse_argument
     from rine_cache.specs.benchmark import BenchmarkSpec
 
     specs = [parse_argument(BenchmarkSpec, benchmark) for benchmark in benchmarks]
+    for doubt in check_published(published, specs):
+        LOG.warning("%s", doubt)
     table = build_leaderboard(metrics, published, specs, duplicates)
     passes = count_all_passes(metrics)
     write_leaderboard(table, out, passes)
