@@ -109,12 +109,13 @@ def check_published(paths: Sequence[Path], benchmarks: Iterable[BenchmarkSpec]) 
     for path in paths:
         for row in _read(path).iter_rows(named=True):
             where = f"{path}, line {row[_LINE]} ({row['method']}, {row['test_set']})"
-            first = stated.setdefault(tuple(row[column] for column in STATEMENT), where)
-            if first != where:
+            key = tuple(row[column] for column in STATEMENT)
+            if key in stated:
                 raise ResultsError(
-                    f"{where} states the same number as {first}: of the same method, {row['metric']} and source; "
+                    f"{where} states the same number as {stated[key]}: of the same method, {row['metric']} and source; "
                     f"delete one, or say in `note` or `protocol_as_published` what tells them apart"
                 )
+            stated[key] = where
             benchmark = known.get(row["benchmark"])
             if benchmark is not None:
                 _check_names(row, benchmark, where)

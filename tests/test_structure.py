@@ -34,6 +34,7 @@ LAYERS = (
         "score",
         "evaluate",
         "published",
+        "published_differences",
         "leaderboard",
         "report",
         "predict",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from rine_cache.cli import leaderboard_use
 from rine_cache.cli.options import IN_PATH, OUT_FILE, log_option
 
 LOG = logging.getLogger(__name__)
@@ -51,7 +52,10 @@ def evaluate(
 
 @click.group()
 def leaderboard() -> None:
-    """Build the leaderboard from metrics and published numbers, or show it."""
+    """Build the leaderboard from metrics and published numbers, show it, hold it against papers, export it."""
+
+
+leaderboard.add_command(leaderboard_use.diff)
 
 
 @leaderboard.command()
