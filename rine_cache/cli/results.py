@@ -55,7 +55,8 @@ def leaderboard() -> None:
     """Build the leaderboard from metrics and published numbers, show it, hold it against papers, export it."""
 
 
-leaderboard.add_command(leaderboard_use.diff)
+for command in (leaderboard_use.diff, leaderboard_use.export):
+    leaderboard.add_command(command)
 
 
 @leaderboard.command()
