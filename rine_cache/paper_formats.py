@@ -196,8 +196,10 @@ def _tabular(table: PaperTable, by_metric: dict[str, list[Column]], *, named: bo
         rows.append(f"\\multicolumn{{{len(columns) + 1}}}{{l}}{{\\emph{{{latex_text(group.title)}}}}} \\\\")
         for line in group.lines:
             cells = [line.cells[column] for column in columns]
-            rows.append(f"{_latex_name(table, line)} & {' & '.join(_latex_cell(table, cell) for cell in cells)} \\\\")
-            if table.intervals and any(cell.low is not None for cell in cells):
+            below = table.intervals and any(cell.low is not None for cell in cells)
+            end = "\\\\[-3pt]" if below else "\\\\"
+            rows.append(f"{_latex_name(table, line)} & {' & '.join(_latex_cell(table, cell) for cell in cells)} {end}")
+            if below:
                 rows.append(f" & {' & '.join(_latex_interval(table, cell) for cell in cells)} \\\\")
     return "\n".join(
         [

@@ -35,6 +35,7 @@ LAYERS = (
         "evaluate",
         "published",
         "published_differences",
+        "leaderboard_changes",
         "paper_table",
         "paper_formats",
         "leaderboard_figure",

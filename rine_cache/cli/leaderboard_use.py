@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,49 @@ def export(
     else:
         with written_whole(out) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+@click.command()
+@click.argument("a", type=IN_PATH)
+@click.argument("b", type=IN_PATH)
+@click.option("--benchmark", default="", help="This benchmark only.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Points by which a value may differ and still be the same.",
+)
+@click.option("--fail-on-change", is_flag=True, help="End with status 1 where a number is new, gone or another one.")
+@_format_option("markdown", "csv", "json")
+@log_option
+def compare(a: Path, b: Path, benchmark: str, tolerance: float, form: str, *, fail_on_change: bool) -> None:
+    """Compare the leaderboards A and B: which numbers changed, by how much, beyond their intervals or not, and why.
+
+    Numbers that are only in one of them are listed too. Beside a changed one stands what else its two rows differ in:
+    code, heads or data, encoder, view, images. CSV and JSON hold the numbers that are the same as well.
+
+    \b
+    Example:
+      rine-cache leaderboard compare before.parquet results/leaderboard.parquet
+    """
+    from rine_cache.leaderboard_changes import compare_boards, has_changed, read_board, render_changes
+
+    boards = [read_board(path) for path in (a, b)]
+    if benchmark:
+        from rine_cache.errors import ConfigError, nearest
+
+        known = {name for board in boards for name in board["benchmark"]}
+        if benchmark not in known:
+            raise ConfigError(f"benchmark {benchmark!r} is in neither leaderboard; {nearest(benchmark, known)}")
+        boards = [board.filter(benchmark=benchmark) for board in boards]
+    changes = compare_boards(boards[0], boards[1], tolerance)
+    if form == "markdown":
+        click.echo(render_changes(changes, (str(a), str(b))), nl=False)
+    else:
+        _echo_rows(changes, form)
+    if fail_on_change and has_changed(changes):
+        sys.exit(1)
 
 
 def _benchmark_of(benchmarks: dict[str, BenchmarkSpec], name: str, config: Path) -> BenchmarkSpec:

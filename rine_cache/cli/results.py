@@ -55,7 +55,7 @@ def leaderboard() -> None:
     """Build the leaderboard from metrics and published numbers, show it, hold it against papers, export it."""
 
 
-for command in (leaderboard_use.diff, leaderboard_use.export):
+for command in (leaderboard_use.diff, leaderboard_use.export, leaderboard_use.compare):
     leaderboard.add_command(command)
 
 
