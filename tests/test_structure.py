@@ -42,6 +42,7 @@ LAYERS = (
         "leaderboard",
         "report",
         "predict",
+        "image_paths",
     }
     | {
         "ablation",

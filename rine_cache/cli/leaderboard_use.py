@@ -6,11 +6,11 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from rine_cache.cli.options import IN_PATH, OUT_FILE, log_option
+from rine_cache.cli.options import IN_PATH, OUT_FILE, format_option, log_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,19 +33,12 @@ _CONFIG = click.option(
 )
 
 
-def _format_option(*forms: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add ``--format``; the first of the forms is the default."""
-    return click.option(
-        "--format", "form", type=click.Choice(forms), default=forms[0], show_default=True, help="How to write it."
-    )
-
-
 @click.command()
 @_FILE
 @_CONFIG
 @click.option("--benchmark", default="", help="This benchmark only.")
 @click.option("--all", "everything", is_flag=True, help="List the values that agree, or are not judged, as well.")
-@_format_option("markdown", "csv", "json")
+@format_option("markdown", "csv", "json")
 @log_option
 def diff(path: Path, config: Path, benchmark: str, form: str, *, everything: bool) -> None:
     """List where measured and published numbers differ by more than our 95 % interval.
@@ -89,7 +82,7 @@ def diff(path: Path, config: Path, benchmark: str, form: str, *, everything: boo
 @click.option("--ranked", "ranked_only", is_flag=True, help="Leave out what the leaderboard does not rank.")
 @click.option("--decimals", type=click.IntRange(0, 4), default=1, show_default=True, help="Digits after the point.")
 @click.option("--intervals", is_flag=True, help="Print the 95 % intervals as well.")
-@_format_option("markdown", "latex", "csv", "html")
+@format_option("markdown", "latex", "csv", "html")
 @click.option("--out", type=OUT_FILE, help="File to write; by default it is printed.")
 @click.option(
     "--figure", "figures", multiple=True, type=OUT_FILE, help="Also draw the lines: .svg or .png; may be repeated."
@@ -165,7 +158,7 @@ def export(
     help="Points by which a value may differ and still be the same.",
 )
 @click.option("--fail-on-change", is_flag=True, help="End with status 1 where a number is new, gone or another one.")
-@_format_option("markdown", "csv", "json")
+@format_option("markdown", "csv", "json")
 @log_option
 def compare(a: Path, b: Path, benchmark: str, tolerance: float, form: str, *, fail_on_change: bool) -> None:
     """Compare the leaderboards A and B: which numbers changed, by how much, beyond their intervals or not, and why.
