@@ -49,21 +49,21 @@ def extract(manifest: Path, output: Path) -> dict[str, int]:
 
     spec = EncoderSpec(architecture="ViT-S-32", weights="random", batch_size=16)
     encoder = load_encoder(spec, "cpu")
-    before = _status()["VmRSS"]
+    before = status()["VmRSS"]
     with watched_anonymous_memory() as seen:
         run(read_manifest(manifest), [Target(encoder, "ln_2", BUILTIN_VIEWS["center224"], output)], workers=2)
-    return {"loaded": before, "peak": _status()["VmHWM"], "anonymous": max(seen)}
+    return {"loaded": before, "peak": status()["VmHWM"], "anonymous": max(seen)}
 
 
 @contextmanager
 def watched_anonymous_memory() -> Iterator[list[int]]:
     """Note this process's anonymous memory, in kibibytes, every few milliseconds."""
-    seen = [_status()["RssAnon"]]
+    seen = [status()["RssAnon"]]
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.02):
-            seen.append(_status()["RssAnon"])
+            seen.append(status()["RssAnon"])
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -74,7 +74,8 @@ def watched_anonymous_memory() -> Iterator[list[int]]:
         watching.join()
 
 
-def _status() -> dict[str, int]:
+def status() -> dict[str, int]:
+    """Return what Linux counts of this process's memory, in kibibytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return {
         name: int(value.split()[0])

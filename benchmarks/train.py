@@ -3,15 +3,17 @@
 Run it as ``python benchmarks/train.py``; ``--help`` lists what can be set. The grid is xi in {.1, .2, .4, .8}, Q in
 {1, 2, 4}, P in {128, 256, 512, 1024} on K blocks of width D. Timed in turn, in one run, for each P and its 12 heads:
 
-peak      one product of float32 matrices, (K B, D) by (D, D): the fastest of torch's own and of `rine_cache`'s
+peak      one product of float32 matrices, (K B, D) by (D, D): by torch's own (MKL in its x86 packages), and by the one
+          that `rine_cache` uses (oneDNN on x86, elsewhere torch's own)
 plain     one head at a time, as the RINE authors' code trains on cached features: nn.Module, nn.Dropout, autograd,
           torch.optim.Adam
 stacked   the 12 heads together, as `rine_cache.train` does, what they share of reading and masking included
 
 Features lie in memory and are random, as they do not change the time. A ratio is that of two speeds that were measured
-one after the other, in one round; its median over the rounds is printed with the quartiles. A share of the peak counts
-the multiplications that a head needs, and no others. Last come heads of Q = 2 on a quarter
-of the blocks, beside the same on all.
+one after the other, in one round; its median over the rounds is printed with the quartiles. A share of a peak counts
+the multiplications that a head needs, and no others; torch's own peak is the yardstick of what plain PyTorch could
+reach, `rine_cache`'s that of the machine. Last come heads of Q = 2 on a quarter of the blocks, beside the same on all,
+with the share of multiplications that they need: what comes after the blocks is the same for both.
 """
 
 from __future__ import annotations
@@ -38,12 +40,13 @@ from rine_cache.training_plan import plan_rounds
 from rine_cache.training_stack import TrainingStack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rine_cache.training_plan import Trainee
 
 XI, LAYERS, WIDTHS = (0.1, 0.2, 0.4, 0.8), (1, 2, 4), (128, 256, 512, 1024)
-PRODUCTS = 4  # in one measurement of the peak
+PRODUCTS = 4  # in one measurement of a peak
+TORCH, OURS = "torch's own", "rine_cache's"
 
 
 class Features:
@@ -142,12 +145,12 @@ def timed(work: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
-def peak(rows: int, width: int, device: str) -> float:
-    """Return operations per second of the faster of two ways to multiply."""
+def peaks(rows: int, width: int, device: str) -> dict[str, float]:
+    """Return operations per second of the two ways to multiply."""
     left, right = torch.randn(rows, width, device=device), torch.randn(width, width, device=device)
-    ways = (lambda: functional.linear(left, right), lambda: linear([left], [right]))
-    seconds = [min(timed(way, device) for _ in range(PRODUCTS)) for way in ways]
-    return 2 * rows * width * width / min(seconds)
+    ways = {TORCH: lambda: functional.linear(left, right), OURS: lambda: linear([left], [right])}
+    needed = 2 * rows * width * width
+    return {name: needed / min(timed(way, device) for _ in range(PRODUCTS)) for name, way in ways.items()}
 
 
 def spread(values: Sequence[float], unit: str = "") -> str:
@@ -183,7 +186,7 @@ def main(
     read = ("all", f"last:{blocks // 4}")
     subsets = {
         (width, blocks_read): Stacked(experiment(width, batch_size, (2,), blocks_read), features, device)
-        for width in (min(widths), max(widths))
+        for width in widths
         for blocks_read in read
     }
 
@@ -202,11 +205,12 @@ def main(
     for heads in subsets.values():
         together(heads)
     seconds: dict[tuple[str, int], list[float]] = {}
-    peaks: dict[int, list[float]] = {width: [] for width in widths}
+    measured: dict[tuple[str, int], list[float]] = {}
     by_subset: dict[tuple[int, str], list[float]] = {key: [] for key in subsets}
     for number in range(rounds):
         for width in widths:
-            peaks[width].append(peak(batch_size * blocks, token_width, device))
+            for name, speed in peaks(batch_size * blocks, token_width, device).items():
+                measured.setdefault((name, width), []).append(speed)
             for name, work in (
                 ("plain", lambda width=width: one_at_a_time(width)),
                 ("stacked", lambda width=width: together(stacked[width])),
@@ -215,28 +219,42 @@ def main(
         for key, heads in subsets.items():
             by_subset[key].append(timed(lambda heads=heads: together(heads), device))
         click.echo(f"  round {number + 1} of {rounds} done", err=True)
-    click.echo(f"peak of products      {spread(np.concatenate(list(peaks.values())) / 1e9, ' GFLOP/s')}")
+    for name in (TORCH, OURS):
+        speeds = np.concatenate([measured[name, width] for width in widths]) / 1e9
+        click.echo(f"peak of products, {name:<13}{spread(speeds, ' GFLOP/s')}")
     click.echo(
-        f"{'':6}{'plain, ms a head':^28}{'stacked, ms a head':^28}{'plain / stacked':^24}{'of peak: plain':>20} stacked"
+        f"{'':6}{'plain, ms a head':^28}{'stacked, ms a head':^28}{'plain / stacked':^24}"
+        + "".join(f"  of {name}: plain stacked" for name in (TORCH, OURS))
     )
-    total = {name: np.zeros(rounds) for name in ("plain", "stacked", "least")}
+    total = {name: np.zeros(rounds) for name in ("plain", "stacked", TORCH, OURS)}
+
+    def shares(least: Mapping[str, np.ndarray], one: np.ndarray, all_: np.ndarray) -> str:
+        return "".join(
+            f"{np.median(least[name] / one):>{len(name) + 12}.0%} {np.median(least[name] / all_):>7.0%}"
+            for name in (TORCH, OURS)
+        )
+
     for width in widths:
         one, all_ = (np.array(seconds[name, width]) for name in ("plain", "stacked"))  # (rounds,)
-        least = needed[width] * steps / np.array(peaks[width])  # (rounds,)
+        least = {name: needed[width] * steps / np.array(measured[name, width]) for name in (TORCH, OURS)}  # (rounds,)
         heads = len(stacked[width].trainees) * steps / 1e3
         click.echo(
             f"{width:<6}{spread(one / heads):<28}{spread(all_ / heads):<28}{spread(one / all_, ' x'):<24}"
-            f"{np.median(least / one):>18.0%}   {np.median(least / all_):6.0%}"
+            f"{shares(least, one, all_)}"
         )
-        for name, value in (("plain", one), ("stacked", all_), ("least", least)):
+        for name, value in {"plain": one, "stacked": all_, **least}.items():
             total[name] += value
     click.echo(
-        f"grid  plain / stacked {spread(total['plain'] / total['stacked'], ' x')}; of the peak: plain "
-        f"{np.median(total['least'] / total['plain']):.0%}, stacked {np.median(total['least'] / total['stacked']):.0%}"
+        f"{'grid':62}{spread(total['plain'] / total['stacked'], ' x'):<24}"
+        f"{shares(total, total['plain'], total['stacked'])}"
     )
-    for width in (min(widths), max(widths)):
+    for width in widths:
         whole, part = (np.array(by_subset[width, blocks_read]) for blocks_read in read)
-        click.echo(f"P={width}: time on {read[1]} / on all {blocks} blocks {spread(part / whole)}")
+        needs = [sum(operations(each, features) for each in subsets[width, one].trainees) for one in read]
+        click.echo(
+            f"P={width} Q=2: time on {read[1]} / on all {blocks} blocks {spread(part / whole)}, "
+            f"multiplications {needs[1] / needs[0]:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _SUBSET = ("family", "block", "method", "blocks", "validation_loss")
 _NUMBER = ("test_set", "metric", "value", "std", "seed_count", "coverage", "n_real", "n_fake", "n_quarantined", "note")
 
+COLUMNS = (*_SUBSET, *_NUMBER)
+
 # By family: what its table is headed, and what tells its lines apart.
 _HEADINGS = {
     "each": ("Each block alone", "block"),
@@ -81,7 +83,7 @@ def build_ablation_table(metrics: Path, subsets: Path, spec: AblationSpec, bench
             pl.col("test_set").cast(pl.Enum(test_sets)),
             pl.col("metric").cast(pl.Enum(metric_order)),
         )
-        .select(*_SUBSET, *_NUMBER)
+        .select(*COLUMNS)
     )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rine_cache import evaluate, leaderboard, manifest
+from rine_cache import ablation, ablation_table, evaluate, leaderboard, manifest
 from rine_cache.cache import FeatureCache
 from rine_cache.errors import ConfigError, ResultsError
-from rine_cache.heads.head import SUFFIX as HEAD_SUFFIX
 from rine_cache.heads.head import HeadCard, load_head, read_card
+from rine_cache.heads.index import SUFFIX as HEAD_SUFFIX
+from rine_cache.heads.index import heads_below
 from rine_cache.layouts.entry import LABEL_NAMES
 from rine_cache.passes import EncoderPasses, passes_of, read_passes, total_passes
 from rine_cache.quarantine import Reason
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
 
 CACHE_SUFFIX = ".h5"
 TABLE_SUFFIX = ".parquet"
+# A kind whose columns are among those of another comes after it.
 _COLUMNS = {
     "manifest": manifest.SCHEMA.names(),
     "scores": SCORES_SCHEMA.names,
     "metrics": evaluate.SCHEMA.names(),
     "leaderboard": leaderboard.SCHEMA.names(),
+    "ablation": ablation_table.COLUMNS,
+    "subsets of an ablation": list(ablation.SUBSETS_SCHEMA),
+    "forward selection": ablation.ROUNDS_SCHEMA.names(),
 }
 
 
@@ -54,11 +60,12 @@ def describe(path: Path) -> dict[str, Any]:
 def _folder(folder: Path) -> dict[str, Any]:
     """Count what was read from caches by the heads and scores below a folder, and the caches themselves."""
     encoded, listings = _caches(folder)
-    cards = [read_card(path) for path in sorted(folder.rglob(f"*{HEAD_SUFFIX}"))]
+    cards = [read_card(path) for path in heads_below(folder)]
     tables = sorted(folder.rglob(f"*{TABLE_SUFFIX}"))
     scores = [evaluate.read_header(path) for path in tables if _kind_of_table(path) == "scores"]
     if not (encoded or cards or scores):
         raise ConfigError(f"{folder} holds no cache, head or scores; give the folder of results, or a file")
+    drawn = [path for path in tables if _kind_of_table(path) == "ablation"]
     passes = total_passes([*encoded, *(card.passes for card in cards), *map(evaluate.scoring_passes, scores)])
     return {
         "kind": "folder",
@@ -66,8 +73,16 @@ def _folder(folder: Path) -> dict[str, Any]:
         "images": sum(listings.values()),
         "heads": len(cards),
         "score files": len(scores),
+        **({"ablations": [path.stem for path in drawn]} if drawn else {}),
+        **_ablation_folder(folder),
         **passes.facts(),
     }
+
+
+def _ablation_folder(folder: Path) -> dict[str, Any]:
+    """Say what the folder of an ablation's heads holds and lacks; nothing of another folder."""
+    path = folder / ablation.SUBSETS
+    return {"ablation": {**_families(pl.read_parquet(path)), **_heads_beside(path)}} if path.is_file() else {}
 
 
 def _caches(folder: Path) -> tuple[list[EncoderPasses], dict[str, int]]:
@@ -117,7 +132,7 @@ def _head(path: Path) -> dict[str, Any]:
     return {
         "kind": "head",
         "trainable parameters": head.trainable_parameters,
-        **head.card.model_dump(mode="json", exclude={"passes", "calibration", "importance", "bank"}),
+        **head.card.model_dump(mode="json", exclude={"passes", "calibration", "importance", "bank", "curve"}),
         **_what_it_learnt(head.card),
         "fingerprint": head.fingerprint,
         **head.card.passes.facts(),
@@ -138,6 +153,7 @@ def _what_it_learnt(card: HeadCard) -> dict[str, Any]:
         facts["temperature"] = calibration.temperature
         if calibration.reason:
             facts["temperature, why"] = calibration.reason
+        facts["most accurate threshold"] = calibration.most_accurate
         for chosen in calibration.thresholds:
             name = f"threshold at {chosen.false_positive_percent} % false positives"
             facts[name] = chosen.model_dump(include={"logit", "real_above", "fake_above"})
@@ -147,7 +163,15 @@ def _what_it_learnt(card: HeadCard) -> dict[str, Any]:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    readers = {"manifest": _manifest, "scores": _scores, "metrics": _metrics, "leaderboard": _leaderboard}
+    readers = {
+        "manifest": _manifest,
+        "scores": _scores,
+        "metrics": _metrics,
+        "leaderboard": _leaderboard,
+        "ablation": _ablation,
+        "subsets of an ablation": _subsets,
+        "forward selection": _rounds,
+    }
     kind = _kind_of_table(path)
     if kind is None:
         raise ConfigError(f"{path} is none of the tables that are described: {', '.join(readers)}")
@@ -210,4 +234,52 @@ def _leaderboard(path: Path) -> dict[str, Any]:
         "published": table.filter(kind="published").height,
         "methods": table.select("training_set", "method").n_unique(),
         **read_passes(path).facts(),
+    }
+
+
+def _ablation(path: Path) -> dict[str, Any]:
+    table = pl.read_parquet(path)
+    test_sets = ablation_table.test_sets_of(table)
+    measured = set(table.filter(pl.col("value").is_not_null())["test_set"])
+    return {
+        "kind": "ablation",
+        **_families(table),
+        "seeds": table["seed_count"].max(),
+        "test sets": test_sets,
+        "not measured": [name for name in test_sets if name not in measured],
+    }
+
+
+def _subsets(path: Path) -> dict[str, Any]:
+    return {"kind": "subsets of an ablation", **_families(pl.read_parquet(path)), **_heads_beside(path)}
+
+
+def _families(table: pl.DataFrame) -> dict[str, Any]:
+    """Count an ablation's subsets by family, and name the one that validation data choose."""
+    lines = table.unique(["family", "method", "block"], maintain_order=True)
+    best = lines.sort("validation_loss", maintain_order=True).row(0, named=True)
+    return {
+        "subsets": dict(lines.group_by("family", maintain_order=True).len().iter_rows()),
+        "methods": lines["method"].n_unique(),
+        "lowest validation loss": {name: best[name] for name in ("method", "blocks", "validation_loss")},
+    }
+
+
+def _heads_beside(path: Path) -> dict[str, Any]:
+    """Count the heads of the folder that a table lies in, and name those that its methods lack."""
+    methods = set(pl.read_parquet(path)["method"])
+    heads = heads_below(path.parent)
+    lacking = sorted(methods - {head.parent.name for head in heads if head.is_file()})
+    return {"heads": len(heads), "lacking": lacking}
+
+
+def _rounds(path: Path) -> dict[str, Any]:
+    table = pl.read_parquet(path)
+    chosen = table.filter("chosen").sort("round")
+    return {
+        "kind": "forward selection",
+        "rounds": chosen.height,
+        "heads tried, times the seeds": table.height,
+        "chosen blocks": chosen["block"].to_list(),
+        "validation loss": chosen["validation_loss"].to_list(),
     }

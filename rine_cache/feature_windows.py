@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from rine_cache.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
@@ -65,6 +67,29 @@ class _Window(NamedTuple):
         return self.tokens.index_select(1, places), embedding
 
 
+def require_budget(features: FeatureSet, memory_budget: int, where: str) -> None:
+    """Refuse a budget in which a feature set can be read neither whole nor in windows.
+
+    Raises
+    ------
+    ConfigError
+        Naming `where` it is set, and the least that is enough.
+    """
+    rows = min(len(features), _WINDOWS_HELD * RUN_ROWS)
+    needed = rows * _image_bytes(features)
+    if memory_budget < needed:
+        raise ConfigError(
+            f"{where} is {memory_budget:,} bytes; for features of {_image_bytes(features):,} bytes an image it must be "
+            f"{needed:,} at least ({needed / 2**20:.1f} MiB), to hold {rows} images: write a larger one, such as 1 GiB"
+        )
+
+
+def _image_bytes(features: FeatureSet) -> int:
+    """Return the bytes of an image's features, of one draw: all blocks and the embedding, in float16."""
+    identity = features.identity
+    return 2 * (identity.block_count * identity.token_width + (identity.embedding_width or 0))
+
+
 class FeatureWindows:
     """Reads a feature set in the order of training, within a budget of memory.
 
@@ -80,13 +105,12 @@ class FeatureWindows:
     ) -> None:
         """Prepare to read some blocks, and the embedding if asked.
 
-        `memory_budget` bytes of features are held at most, or two windows of `RUN_ROWS` images where that is more.
+        `memory_budget` bytes of features are held at most, or two windows of `RUN_ROWS` images where that is more; see
+        `require_budget`.
         """
         self._features, self._blocks, self._with_embedding = features, list(blocks), with_embedding
         self._device = torch.device(device)
-        identity = features.identity
-        image_bytes = 2 * (identity.block_count * identity.token_width + (identity.embedding_width or 0))  # float16
-        fitting = memory_budget // image_bytes
+        fitting = memory_budget // _image_bytes(features)
         if fitting >= len(features):
             self.window_rows = len(features)
         else:

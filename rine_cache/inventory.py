@@ -108,6 +108,12 @@ def missing_for_training(config: Config, holdings: Mapping[str, Holding], experi
     return list(dict.fromkeys(lacking))
 
 
+def missing_for_testing(holdings: Mapping[str, Holding], benchmark: BenchmarkSpec, protocol: str) -> list[str]:
+    """Name the data sets that a protocol tests and that are not here: what is tested on them stays empty."""
+    datasets = sorted({dataset for _, dataset in benchmark.sources(protocol)})
+    return [dataset for dataset in datasets if not holdings[dataset].usable]
+
+
 def missing_table(config: Config, holdings: Mapping[str, Holding]) -> pl.DataFrame:
     """Table what is not here, and where to get it; nothing is ever downloaded from there."""
     rows = [

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rine_cache.markdown import markdown_table
-from rine_cache.paper_table import BEST, SECOND, printed
+from rine_cache.paper_table import BEST, SECOND, TIED, printed
 from rine_cache.report import METRIC_TITLES
 
 if TYPE_CHECKING:
@@ -222,7 +222,8 @@ def _latex_cell(table: PaperTable, cell: Cell) -> str:
     if cell.value is None:
         return "--"
     around = {BEST: "\\textbf{{{}}}", SECOND: "\\underline{{{}}}", 0: "{}"}
-    return around[cell.place].format(printed(cell.value, table.decimals))
+    tied = r"\rlap{\textsuperscript{\dag}}" if cell.tied else ""  # takes no room: digits stay aligned
+    return around[cell.place].format(printed(cell.value, table.decimals)) + tied
 
 
 def _latex_interval(table: PaperTable, cell: Cell) -> str:
@@ -256,6 +257,7 @@ def _plain_cells(table: PaperTable, line: Line, around: dict[int, str]) -> list[
     for column in table.columns:
         cell = line.cells[column]
         value = around[cell.place].format(_ABSENT if cell.value is None else printed(cell.value, table.decimals))
+        value += TIED if cell.tied else ""
         interval = f" {_interval(table, cell)}" if table.intervals and cell.low is not None else ""
         cells.append(f"{value}{interval}")
     return cells
@@ -276,7 +278,12 @@ def _csv(table: PaperTable) -> str:
     header = ["group", "method", "training_set", "kind", "source", "remark"]
     for column in table.columns:
         name = f"{column.metric}:{column.test_set}"
-        header += [name, f"{name}:place", *([f"{name}:low", f"{name}:high"] if table.intervals else [])]
+        header += [
+            name,
+            f"{name}:place",
+            f"{name}:tied_with_best",
+            *([f"{name}:low", f"{name}:high"] if table.intervals else []),
+        ]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -293,7 +300,12 @@ def _csv(table: PaperTable) -> str:
             ]
             for column in table.columns:
                 cell = line.cells[column]
-                row += [cell.value, words[cell.place], *([cell.low, cell.high] if table.intervals else [])]
+                row += [
+                    cell.value,
+                    words[cell.place],
+                    TIED if cell.tied else None,
+                    *([cell.low, cell.high] if table.intervals else []),
+                ]
             writer.writerow(row)
     return text.getvalue()
 
@@ -335,7 +347,8 @@ def _html(table: PaperTable) -> str:
                 interval = (
                     f"<small>{_interval(table, cell)}</small>" if table.intervals and cell.low is not None else ""
                 )
-                cells.append(f"<td>{around[cell.place].format(value)}{interval}</td>")
+                tied = f"<sup>{TIED}</sup>" if cell.tied else ""
+                cells.append(f"<td>{around[cell.place].format(value)}{tied}{interval}</td>")
             lines.append(f'<tr><th scope="row">{html.escape(line.method)}{mark}{remark}</th>{"".join(cells)}</tr>')
         lines.append("</tbody>")
     sources = "".join(f"<p><sup>{mark}</sup> {html.escape(source)}</p>\n" for mark, source in table.sources.items())

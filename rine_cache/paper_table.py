@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # What one line of a leaderboard shares; two statements of one source that differ in nothing else both get a line.
 _LINE = ("method", "training_set", "kind", "source_kind", "oracle", "source", "note", "protocol_as_published")
 BEST, SECOND = 1, 2
+TIED = "\N{DAGGER}"
 
 
 class Column(NamedTuple):
@@ -34,12 +35,16 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A number, in percent, its 95 % interval, and its place: `BEST`, `SECOND` or 0."""
+    """A number, in percent, its 95 % interval, and its place: `BEST`, `SECOND` or 0.
+
+    `tied` says that the leaderboard cannot tell it apart from the best measured number, and that it is not that one.
+    """
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
     place: int = 0
+    tied: bool = False
 
 
 class Line(NamedTuple):
@@ -297,7 +302,9 @@ def _group(part: _Part, columns: list[Column], marks: dict[str, str], decimals: 
         for column in columns:
             row = line.get(column, {})
             place = places.get((number, column), 0)
-            cells[column] = Cell(row.get("value"), row.get("ci_low"), row.get("ci_high"), place)
+            # Of the best itself there is no difference to the best.
+            tied = bool(row.get("tied_with_best")) and row.get("best_difference") is not None
+            cells[column] = Cell(row.get("value"), row.get("ci_low"), row.get("ci_high"), place, tied)
         kind = first["kind"] if first["kind"] == "measured" else first["source_kind"]
         mark = marks[first["source"]] if first["kind"] == "published" else ""
         remark = "" if part.ranked else _why_unranked(first, ranked_here=ranked_here)
@@ -305,11 +312,12 @@ def _group(part: _Part, columns: list[Column], marks: dict[str, str], decimals: 
     return Group(part.title, part.ranked, finished)
 
 
-def _order(line: _Rows, columns: list[Column]) -> tuple[bool, float, str]:
-    """Sort by the first metric's mean, or its last column, best first; lines without it last."""
+def _order(line: _Rows, columns: list[Column]) -> tuple[bool, int, float, str]:
+    """Sort by the first metric's mean, or its last column, best first as far as it is ranked; lines without it last."""
     lead = [column for column in columns if column.metric == columns[0].metric][-1]
-    value = line[lead]["value"] if lead in line else None
-    return value is None, -(value or 0.0), _first(line)["method"]
+    row = line.get(lead, {})
+    value, rank = row.get("value"), row.get("rank")
+    return value is None, rank or 0, -(value or 0.0), _first(line)["method"]
 
 
 def _places(lines: list[_Rows], decimals: int) -> dict[tuple[int, Column], int]:
@@ -369,6 +377,10 @@ def _marking(lines: list[_Rows], *, intervals: bool, ranked: bool) -> str:
         rows = [row for line in lines for row in line.values() if row["ci_low"] is not None]
         methods = sorted({row["ci_method"] for row in rows if row.get("ci_method")})
         marking += f" In brackets: 95 % intervals{f' ({_listed(methods)})' if methods else ''}."
+    if any(
+        row.get("tied_with_best") and row.get("best_difference") is not None for line in lines for row in line.values()
+    ):
+        marking += f" {TIED}: not told apart from the best measured number of its training set (paired test)."
     return marking
 
 

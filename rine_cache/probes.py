@@ -12,13 +12,13 @@ from sklearn.linear_model import LogisticRegression
 
 from rine_cache.calibration import calibrate
 from rine_cache.errors import TrainingError
-from rine_cache.heads.head import Head, HeadCard, build_network
+from rine_cache.finished_heads import draft_card
+from rine_cache.heads.head import Head, build_network
 from rine_cache.heads.linear import LinearHead
 from rine_cache.heads.neighbours import BankSize
 from rine_cache.layouts.entry import FAKE, REAL
 from rine_cache.metrics import validation_metrics
 from rine_cache.passes import passes_of
-from rine_cache.provenance import code_version, fingerprint
 from rine_cache.specs.training import LogisticHeadSpec, NeighboursHeadSpec
 
 if TYPE_CHECKING:
@@ -52,19 +52,10 @@ def fit_probe(experiment: ExperimentSpec, method: str, train: FeatureSet, valida
     TrainingError
         If the fit does not converge, or there are fewer images of a class than neighbours asked for.
     """
-    spec = experiment.methods[method]
-    assert spec.is_probe, "other heads are trained"
-    head = spec.head
-    draft = HeadCard(
-        method=method,
-        head=head,
-        features=train.identity,
-        training_set=experiment.training_set,
-        training_fingerprint=fingerprint([train.fingerprint, validation.fingerprint]),
-        code_version=code_version(),
-        note=spec.note,
-        passes=passes_of([*train.caches, *validation.caches], len(train) + len(validation)),
-    )
+    assert experiment.methods[method].is_probe, "other heads are trained"
+    passes = passes_of([*train.caches, *validation.caches], len(train) + len(validation))
+    draft = draft_card(experiment, method, 0, train, validation).model_copy(update={"passes": passes})
+    head = draft.head
     if isinstance(head, NeighboursHeadSpec):
         draft = draft.model_copy(update={"bank": _bank_size(head, method, train)})
     network = build_network(draft.head, draft.features, draft.bank)

@@ -3,7 +3,7 @@
 The heads of an experiment are trained together, those of one seed over one stream of batches: see
 `rine_cache.training_plan` for which at once, `rine_cache.heads.stacked` for how, `rine_cache.heads.coins` for what they
 share of dropout. Probes, which are fitted and not trained, come first: they take little time, and what is wrong with
-one shows at once.
+one shows at once. What is finished is not trained again: see `rine_cache.finished_heads`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import pyarrow.parquet as pq
 import torch
 
 from rine_cache.calibration import calibrate
-from rine_cache.errors import TrainingError
-from rine_cache.feature_windows import FeatureWindows
+from rine_cache.errors import ConfigError, TrainingError
+from rine_cache.feature_windows import FeatureWindows, require_budget
 from rine_cache.files import written_whole
-from rine_cache.heads.head import SUFFIX, Head, HeadCard, save_head
+from rine_cache.finished_heads import draft_card, finished_heads
+from rine_cache.heads.head import Head, HeadCard, save_head
 from rine_cache.heads.importance import block_importance
+from rine_cache.heads.index import head_path, write_index
 from rine_cache.heads.rine import RineHead
 from rine_cache.heads.stacked import Scratch
 from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL
@@ -29,13 +31,14 @@ from rine_cache.metrics import VALIDATION_METRICS
 from rine_cache.passes import passes_of
 from rine_cache.probes import fit_probe
 from rine_cache.progress import progress
-from rine_cache.provenance import code_version, fingerprint
+from rine_cache.specs.blocks import resolve_blocks
+from rine_cache.specs.training import EMBEDDING
 from rine_cache.training_batches import BatchMaker
 from rine_cache.training_plan import plan_rounds
 from rine_cache.training_stack import TrainingStack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -73,6 +76,14 @@ class TrainedHead(NamedTuple):
     failure: str
 
 
+class _Failure(NamedTuple):
+    """A head that cannot be had, and why."""
+
+    method: str
+    seed: int
+    reason: str
+
+
 def train_experiment(
     experiment: ExperimentSpec,
     train: FeatureSet,
@@ -81,44 +92,113 @@ def train_experiment(
     device: str,
     heads_budget: int = HEADS_BUDGET,
 ) -> None:
-    """Fit an experiment's probes, and train its other methods with every seed.
+    """Complete a folder of an experiment's heads: fit and train what it lacks, then write curves and index.
 
-    Writes ``<method>/seed<N>.safetensors`` below `output` as each is done, and their curves last. A head whose loss
-    is not finite disturbs no other: the others are trained and written before the error is raised, without curves.
+    Heads that the folder holds and the experiment does not name are left there, and do not count.
 
     Raises
     ------
+    ConfigError, TrainingError, CacheMismatchError
+        As `complete_heads` does; curves and index are then those of before.
+    """
+    cards = complete_heads(experiment, train, validation, output, device, heads_budget)
+    write_curves(cards.values(), output)
+    write_index(output, cards)
+
+
+def complete_heads(
+    experiment: ExperimentSpec,
+    train: FeatureSet,
+    validation: FeatureSet,
+    output: Path,
+    device: str,
+    heads_budget: int = HEADS_BUDGET,
+) -> dict[tuple[str, int], HeadCard]:
+    """Fit an experiment's probes, and train its other methods with every seed, but for what is finished.
+
+    Writes ``<method>/seed<N>.safetensors`` below `output`, each as soon as it is done. What is finished there (see
+    `rine_cache.finished_heads`) is kept as it is. A head that cannot be trained costs no other: the others are trained
+    and written before the error is raised.
+
+    Returns
+    -------
+    The card of each head, by method and seed, in the experiment's order.
+
+    Raises
+    ------
+    ConfigError
+        If a method's blocks do not fit the encoder, or its memory budget is too small: nothing is trained then.
     TrainingError
-        If training and validation share images, a class is missing, `output` holds other heads, or a loss is
-        not finite; names method, seed and epoch.
+        If training and validation share images, or a class is missing: nothing is trained then. If a fit does not
+        converge, or a loss is not finite; names method, seed and epoch.
     CacheMismatchError
         If training and validation features are of different encoders or taps.
     """
     _check_data(train, validation)
-    paths = {(method, seed): output / method / f"seed{seed}{SUFFIX}" for method, seed in experiment.heads}
-    _refuse_other_heads(output, set(paths.values()))
-    for method, spec in experiment.methods.items():
-        if spec.is_probe:
-            save_head(fit_probe(experiment, method, train, validation, device), paths[method, 0])
-            LOG.info("%s: fitted", method)
-    keys = [(method, seed) for method, seed in experiment.heads if not experiment.methods[method].is_probe]
-    curves, failures = {}, {}
-    epochs = sum(experiment.methods[method].training.epochs for method, _ in keys)
-    with progress(f"train {len(keys)} heads", epochs, "epochs") as bar:
-        for trained in train_heads(experiment, train, validation, device, heads_budget, after_epochs=bar.advance):
-            key = trained.trainee.method, trained.trainee.seed
-            if trained.head is None:
-                failures[key] = trained.failure
-                continue
-            save_head(trained.head, paths[key])
-            curves[key] = trained.curve
-            LOG.info("%s seed %d: epoch %s of %d chosen", *key, trained.head.card.chosen_epoch, len(trained.curve))
+    _check_settings(experiment, train)
+    cards = finished_heads(experiment, train, validation, output)
+    if cards:
+        LOG.info("%s: %d of %d heads are finished already", output, len(cards), len(experiment.heads))
+    missing = [key for key in experiment.heads if key not in cards]
+    failures: dict[tuple[str, int], str] = {}
+    for head in _fitted_or_trained(experiment, missing, train, validation, device, heads_budget):
+        if isinstance(head, Head):
+            save_head(head, head_path(output, head.card.method, head.card.seed))
+            cards[head.card.method, head.card.seed] = head.card
+        else:
+            LOG.warning("%s; going on with the others", head.reason)
+            failures[head.method, head.seed] = head.reason
     if failures:
-        reasons = "; ".join(failures[key] for key in keys if key in failures)
-        raise TrainingError(f"{reasons}. The {len(curves)} others of {len(keys)} heads are trained, in {output}")
+        reasons = "; ".join(failures[key] for key in missing if key in failures)
+        raise TrainingError(
+            f"{reasons}. The {len(cards)} others of {len(experiment.heads)} heads are finished, and kept in {output}: "
+            f"mend or take out what failed, and run the same again"
+        )
+    return {key: cards[key] for key in experiment.heads}
+
+
+def _fitted_or_trained(
+    experiment: ExperimentSpec,
+    missing: Sequence[tuple[str, int]],
+    train: FeatureSet,
+    validation: FeatureSet,
+    device: str,
+    heads_budget: int,
+) -> Iterator[Head | _Failure]:
+    """Yield each missing head as soon as it is done: probes first."""
+    trained = [key for key in missing if not experiment.methods[key[0]].is_probe]
+    for method, seed in missing:
+        if (method, seed) not in trained:
+            try:
+                yield fit_probe(experiment, method, train, validation, device)
+                LOG.info("%s: fitted", method)
+            except TrainingError as error:
+                yield _Failure(method, seed, str(error))
+    if not trained:
+        return
+    epochs = sum(experiment.methods[method].training.epochs for method, _ in trained)
+    finished = set(experiment.heads) - set(missing)
+    with progress(f"train {len(trained)} heads", epochs, "epochs") as bar:
+        for found in train_heads(experiment, train, validation, device, heads_budget, bar.advance, finished):
+            method, seed = found.trainee.method, found.trainee.seed
+            if found.head is None:
+                yield _Failure(method, seed, found.failure)
+                continue
+            yield found.head
+            LOG.info("%s seed %d: epoch %s of %d chosen", method, seed, found.head.card.chosen_epoch, len(found.curve))
+
+
+def write_curves(cards: Iterable[HeadCard], output: Path) -> None:
+    """Write the curves of trained heads in one table, `CURVES`.
+
+    Raises
+    ------
+    OutputError
+        If the disk refuses.
+    """
+    rows = [{"method": card.method, "seed": card.seed, **row} for card in cards for row in card.curve]
     with written_whole(output / CURVES) as temporary:
-        table = pl.DataFrame([row for key in keys for row in curves[key]], _CURVE)
-        pq.write_table(table.to_arrow(), temporary)
+        pq.write_table(pl.DataFrame(rows, _CURVE).to_arrow(), temporary)
 
 
 def train_heads(
@@ -128,6 +208,7 @@ def train_heads(
     device: str,
     heads_budget: int = HEADS_BUDGET,
     after_epochs: Callable[[int], None] = lambda _: None,
+    finished: Collection[tuple[str, int]] = (),
 ) -> Iterator[TrainedHead]:
     """Train an experiment's heads, and of each keep the epoch of lowest validation loss, the earliest of equals.
 
@@ -141,9 +222,12 @@ def train_heads(
         take is the training's `memory_budget`.
     after_epochs
         Called with how many heads have ended an epoch.
+    finished
+        Heads that are not trained, by method and seed.
     """
     readers: dict[tuple[tuple[int, ...], bool, int], FeatureWindows] = {}
-    for together in plan_rounds(experiment, train.identity, heads_budget, on_cpu=device == "cpu"):
+    rounds = plan_rounds(experiment, train.identity, heads_budget, on_cpu=device == "cpu", finished=finished)
+    for together in rounds:
         scratch = Scratch()
         stacks = [TrainingStack(trainees, train.identity, device, scratch) for trainees in together.stacks]
         maker = BatchMaker({trainee.blocks for stack in stacks for trainee in stack.trainees})
@@ -213,23 +297,17 @@ def _finished(
     chosen = min(curve, key=lambda row: row["validation_loss"])
     network = stack.best_network(number)
     alpha = network.alpha if isinstance(network, RineHead) else None
-    card = HeadCard(
-        method=trainee.method,
-        seed=trainee.seed,
-        head=trainee.head,
-        features=train.identity,
-        training_set=experiment.training_set,
-        training=trainee.training,
-        training_fingerprint=fingerprint([train.fingerprint, validation.fingerprint]),
-        chosen_epoch=chosen["epoch"],
-        validation={name: chosen[f"validation_{name}"] for name in ("loss", *VALIDATION_METRICS)},
-        calibration=calibrate(validation.labels, stack.best_logits[number].numpy()),
-        importance=block_importance(alpha[0]) if alpha is not None else None,
-        code_version=code_version(),
-        note=experiment.methods[trainee.method].note,
+    learnt = {
+        "chosen_epoch": chosen["epoch"],
+        "validation": {name: chosen[f"validation_{name}"] for name in ("loss", *VALIDATION_METRICS)},
+        "calibration": calibrate(validation.labels, stack.best_logits[number].numpy()),
+        "importance": block_importance(alpha[0]) if alpha is not None else None,
         # An epoch reads one draw of each image, for validation too.
-        passes=passes_of([*train.caches, *validation.caches], len(curve) * (len(train) + len(validation))),
-    )
+        "passes": passes_of([*train.caches, *validation.caches], len(curve) * (len(train) + len(validation))),
+        "curve": tuple({name: row[name] for name in row if name not in ("method", "seed")} for row in curve),
+    }
+    draft = draft_card(experiment, trainee.method, trainee.seed, train, validation)
+    card = draft.model_copy(update=learnt)
     return TrainedHead(trainee, Head(card, network), curve, "")
 
 
@@ -252,10 +330,15 @@ def _check_data(train: FeatureSet, validation: FeatureSet) -> None:
         )
 
 
-def _refuse_other_heads(output: Path, expected: set[Path]) -> None:
-    others = sorted(set(output.rglob(f"*{SUFFIX}")) - expected) if output.is_dir() else []
-    if others:
-        raise TrainingError(
-            f"{output} holds heads of other methods or seeds, e.g. {others[0].relative_to(output)}; delete them or "
-            f"choose another folder"
-        )
+def _check_settings(experiment: ExperimentSpec, train: FeatureSet) -> None:
+    """Refuse block subsets that do not fit the encoder, and too small budgets, before anything is trained."""
+    for method, spec in experiment.methods.items():
+        if not spec.is_probe:
+            require_budget(train, spec.training.memory_budget, f"method {method}: training.memory_budget")
+        if spec.head.blocks != EMBEDDING:
+            try:
+                resolve_blocks(spec.head.blocks, train.identity.block_count)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"method {method}: {error}. Nothing was trained; heads that were finished before are kept"
+                ) from None

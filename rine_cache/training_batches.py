@@ -31,6 +31,7 @@ class Batch:
         self._tokens, self._embedding = tokens, embedding
         self._position = {block: position for position, block in enumerate(blocks)}
         self._subsets: dict[tuple[int, ...], Tensor] = {}
+        self._columns: dict[tuple[int, ...], Tensor] = {}
 
     def tokens(self, blocks: tuple[int, ...]) -> Tensor:
         """Return the CLS tokens of some of the blocks, shape (K'', B, D): one tensor for all who ask for the same."""
@@ -40,6 +41,12 @@ class Batch:
             is_run = places == list(range(places[0], places[0] + len(places)))
             self._subsets[blocks] = self._tokens[places[0] : places[-1] + 1] if is_run else self._tokens[places]
         return self._subsets[blocks]
+
+    def columns(self, blocks: tuple[int, ...]) -> Tensor:
+        """Return those tokens as columns, shape (D, K'' B), row by row in memory: one tensor for all who ask."""
+        if blocks not in self._columns:
+            self._columns[blocks] = self.tokens(blocks).flatten(0, 1).mT.contiguous()
+        return self._columns[blocks]
 
     @property
     def embedding(self) -> Tensor:

@@ -14,7 +14,7 @@ from rine_cache.specs.blocks import resolve_blocks
 from rine_cache.specs.training import LinearHeadSpec, RineHeadSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from rine_cache.heads.head import FeatureIdentity
     from rine_cache.specs.training import ExperimentSpec, TrainingSpec
@@ -46,7 +46,12 @@ class Round(NamedTuple):
 
 
 def plan_rounds(
-    experiment: ExperimentSpec, features: FeatureIdentity, heads_budget: int, *, on_cpu: bool
+    experiment: ExperimentSpec,
+    features: FeatureIdentity,
+    heads_budget: int,
+    *,
+    on_cpu: bool,
+    finished: Collection[tuple[str, int]] = (),
 ) -> list[Round]:
     """Decide which heads are trained at once.
 
@@ -61,6 +66,8 @@ def plan_rounds(
         trained by itself. Batches of features are not counted.
     on_cpu
         Whether they are trained on the CPU: stacks are smaller there.
+    finished
+        Heads that need no training, by method and seed.
 
     Raises
     ------
@@ -70,7 +77,7 @@ def plan_rounds(
     streams = defaultdict(list)
     for seed in experiment.seeds:
         for method, spec in experiment.methods.items():
-            if spec.is_probe:
+            if spec.is_probe or (method, seed) in finished:
                 continue
             assert isinstance(spec.head, RineHeadSpec | LinearHeadSpec), "official heads are imported"
             blocks = () if spec.head.kind == "linear" else resolve_blocks(spec.head.blocks, features.block_count)

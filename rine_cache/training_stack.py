@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rine_cache.training_plan import Trainee
 
 _DROP_FACTOR = 10.0
+_WORTH_TRANSPOSING = 2  # a head's own is less to transpose, but for that head alone
 
 
 class TrainingStack:
@@ -50,6 +51,10 @@ class TrainingStack:
         self.curves: list[list[dict[str, Any]]] = [[] for _ in trainees]
         self.best_logits = [torch.empty(0) for _ in trainees]
         self._features = features
+        head = trainees[0].head
+        self._transposes_tokens = (
+            device == "cpu" and head.kind == "rine" and head.width * _WORTH_TRANSPOSING >= features.token_width
+        )
         networks = [_initial_network(trainee, features).to(device) for trainee in trainees]
         if trainees[0].head.kind == "linear":
             self._stacked: StackedHeads = StackedLinear(networks)
@@ -74,7 +79,9 @@ class TrainingStack:
 
     def step(self, batch: Batch) -> None:
         """Learn from a batch."""
-        losses, gradients = self._stacked.gradients(self._inputs(batch), batch.labels, self._coins)
+        losses, gradients = self._stacked.gradients(
+            self._inputs(batch), self._columns(batch), batch.labels, self._coins
+        )
         self._optimiser.step(gradients)
         self._totals += torch.stack(losses)
         self._steps += 1
@@ -135,6 +142,16 @@ class TrainingStack:
 
     def _inputs(self, batch: Batch) -> list[Tensor]:
         return [batch.tokens(trainee.blocks) if trainee.blocks else batch.embedding for trainee in self.trainees]
+
+    def _columns(self, batch: Batch) -> list[Tensor]:
+        """Return what the heads read as columns, in the layout that is fastest.
+
+        On a CPU one operand of a first layer's gradient must be transposed: each head's own, or once for all heads that
+        read the same what they read. Which, only a head's shape decides, so that its bits are those it has alone.
+        """
+        if self._transposes_tokens:
+            return [batch.columns(trainee.blocks) for trainee in self.trainees]
+        return [tokens.flatten(0, -2).mT for tokens in self._inputs(batch)]
 
     def _learning_rates(self, epoch: int) -> list[float]:
         """Divide each head's first learning rate by ten for each drop that has been reached."""

@@ -106,6 +106,17 @@ def forked_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rine_cache.decoding.pool.START_METHOD", "fork")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Train in one thread: small tensors gain nothing from more, and lose much on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 class Answer(NamedTuple):
     status: int
     out: str

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 def flipped(words: np.ndarray, size: int) -> torch.Tensor:
     """Unpack the coins of one mask: its element j W + i is bit j of word i of W."""
-    bits = [(int(word) >> j) & 1 for j in range(16) for word in words]
-    return 2.0 * torch.tensor(bits[:size])
+    bits = (words.astype(np.int64) >> np.arange(16)[:, None]) & 1  # (16, W)
+    return 2.0 * torch.from_numpy(bits.ravel()[:size]).to(torch.get_default_dtype())
 
 
 class Given(nn.Module):
@@ -74,8 +74,12 @@ def train_alone(
     train: FeatureSet,
     validation: FeatureSet,
     window_rows: int,
+    dtype: torch.dtype | None = None,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """Train one head, in the order of windows of so many images; return its best epoch's network, and its losses."""
+    """Train one head, in the order of windows of so many images; return its best epoch's network, and its losses.
+
+    In `dtype`, from the same first parameters whatever it is; in torch's default one where none is given.
+    """
     from rine_cache.heads.coins import Coins
 
     spec, settings = experiment.methods[method], experiment.methods[method].training
@@ -83,14 +87,15 @@ def train_alone(
     blocks = () if linear else resolve_blocks(spec.head.blocks, train.identity.block_count)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_network(spec.head, train.identity)
+        network = build_network(spec.head, train.identity).to(dtype or torch.get_default_dtype())
     given = None if linear else with_given_dropout(network)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     curve: list[dict[str, Any]] = []
     best: dict[str, torch.Tensor] = {}
 
     def inputs(features: FeatureSet, rows: np.ndarray, draw: int) -> torch.Tensor:
-        return features.embedding(rows, draw) if linear else features.tokens(rows, blocks, draw)
+        read = features.embedding(rows, draw) if linear else features.tokens(rows, blocks, draw)
+        return read.to(dtype or read.dtype)
 
     for epoch in range(1, settings.epochs + 1):
         drops = sum(epoch >= drop for drop in settings.learning_rate_drops)

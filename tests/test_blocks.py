@@ -96,7 +96,7 @@ def test_what_is_not_in_the_grammar_is_refused_with_the_grammar(text: str) -> No
     assert "allowed: all, last, first:N, last:N, every:N, N, N-M, or a list of block numbers from 0" in message
 
 
-@pytest.mark.parametrize("text", ["first:0", "last:0", "every:0", "first:13", "last:13", "every:13"])
+@pytest.mark.parametrize("text", ["first:13", "last:13", "every:13"])
 def test_a_count_beyond_the_encoder_is_refused_with_its_bounds(text: str) -> None:
     with pytest.raises(ConfigError, match=rf"{text}.*{text.split(':')[1]} is not between 1 and 12"):
         resolve_blocks(text, 12)
@@ -108,21 +108,10 @@ def test_a_block_that_the_encoder_has_not_is_named(expression: str | int | tuple
         resolve_blocks(expression, 12)
 
 
-@pytest.mark.parametrize("expression", ["5-3", ()])
-def test_a_selection_of_no_block_is_refused(expression: str | tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"select none of 12 blocks|one at least"):
-        resolve_blocks(expression, 12)
-
-
-@pytest.mark.parametrize("expression", [(), (-1, 0), "frist:2", "2-", "blocks"])
+@pytest.mark.parametrize("expression", [(), (-1, 0), (3, 3), "5-3", "first:0", "every:0", "frist:2", "2-", "blocks"])
 def test_what_no_encoder_could_have_is_refused_before_one_is_known(expression: BlocksExpression) -> None:
     with pytest.raises(ValueError, match="blocks"):
         check_blocks(expression)
-
-
-def test_a_block_named_twice_is_refused() -> None:
-    with pytest.raises(ConfigError, match="name a block twice"):
-        resolve_blocks((3, 3), 12)
 
 
 @pytest.mark.parametrize("whole", [(0,), (0, 1), tuple(range(12)), (3, 7, 8, 11)])
@@ -176,8 +165,8 @@ def test_families_and_subsets_may_be_compared(expression: BlocksExpression) -> N
         ("eech", "did you mean 'each'"),
         ("leave_one_out", "did you mean 'leave-one-out'"),
         ("prefix", "did you mean 'prefixes'"),
-        ("gredy:3", "did you mean 'greedy'"),
-        ("frist:3", "did you mean 'first'"),
+        ("gredy:3", "did you mean 'greedy:3'"),
+        ("frist:3", "did you mean 'first:3'"),
         (
             "7-",
             "allowed: the families each, leave-one-out, prefixes, suffixes, greedy and greedy:N; or one subset: all,",

@@ -51,6 +51,27 @@ MATRIX = {
     "method": "RINE",
     "rows": [{"training_set": "tiny", "trained_on": []}],
 }
+ABLATION = {
+    "title": "Tiny",
+    "experiment": "mine",
+    "method": "RINE",
+    "subsets": ["each", "greedy:2"],
+    "benchmark": "tiny",
+    "protocol": "all",
+}
+ABLATED = {
+    "encoders": {"stand-in": {"architecture": "ViT-B-16-quickgelu", "weights": "wheel"}},
+    "datasets": {name: {"root": f"inputs/{name}"} for name in ("a", "b")},
+    "training_sets": {
+        "tiny": {
+            "train": [{"dataset": "a", "view": "center224"}],
+            "validation": [{"dataset": "b", "view": "center224"}],
+        }
+    },
+    "experiments": {"mine": EXPERIMENT},
+    "benchmarks": ["inputs/benchmark.json"],
+    "ablations": {"blocks": ABLATION},
+}
 CONFIG = "encoders: {}\ntraining_sets: {}\nexperiments: {}\ndatasets: {}\n"
 OFFICIAL = Path(__file__).parent / "data" / "model_2class_trainable.pth"
 VIEW = CENTER.model_dump_json()
@@ -64,6 +85,19 @@ COMMANDS: dict[str, list[str]] = {
     "train": [
         *("train", json.dumps(EXPERIMENT), "--out", "out/heads", "--device", "cpu"),
         *("--train", "inputs/a.h5", "inputs/a.parquet", "--validation", "inputs/b.h5", "inputs/b.parquet"),
+    ],
+    "ablate train": [
+        *("ablate", "train", json.dumps(EXPERIMENT), "--method", "RINE", "--subsets", "each", "--subsets", "greedy:2"),
+        *("--train", "inputs/a.h5", "inputs/a.parquet", "--validation", "inputs/b.h5", "inputs/b.parquet"),
+        *("--out", "out/ablated", "--device", "cpu"),
+    ],
+    "ablate draw": [
+        *("ablate", "draw", json.dumps(ABLATION), "--benchmark", json.dumps(BENCHMARK)),
+        *("--heads", "inputs/ablated", "--metrics", "inputs/ablated-metrics.parquet", "--out", "out/blocks.parquet"),
+        *("--markdown", "out/blocks.md", "--figure", "out/blocks.svg", "--figure", "out/blocks.png"),
+    ],
+    "ablate run": [
+        *("ablate", "run", "blocks", "--config", "inputs/ablations.json", "--results", "out/all", "--device", "cpu"),
     ],
     "score": [
         *("score", "--heads", "inputs/heads", "--features", "inputs/b.h5", "--manifest", "inputs/b.parquet"),
@@ -101,12 +135,17 @@ COMMANDS: dict[str, list[str]] = {
     "import": ["import", "inputs/pack.tar", "--results", "out/results", "--replace"],
 }
 # What lies in "out" before a command runs, where that is not what it wrote itself: then it would have nothing to do.
-EARLIER = {
+EARLIER: dict[str, list[str]] = {
     "extract": ["b.h5"],
     "join": ["b.shards"],
     "dataset add": ["config.yaml"],
     "import": ["results"],
+    "ablate run": ["all"],
+    "train": [],
+    "ablate train": [],
 }
+# Commands that keep what they have finished, for the next time; what counts as a whole comes last.
+KEEPS = {"train": "heads.json", "ablate train": "heads.json", "ablate run": "all/ablations/blocks.md"}
 
 
 @pytest.fixture(scope="module")
@@ -126,15 +165,28 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for shard in (None,) if name == "a" else (None, (1, 2), (2, 2)):
                 target = Target(StandInEncoder(batch_size=1), "ln_2", CENTER, Path("inputs", f"{name}.h5"))
                 extract(manifest, [target], workers=1, shard=shard)
-        for name in ("train", "score", "evaluate", "leaderboard build", "dataset audit"):
+        for name in ("train", "score", "evaluate", "leaderboard build", "dataset audit", "ablate train"):
             run(*(word.replace("out/", "inputs/") for word in COMMANDS[name]))
+        for name in ("score", "evaluate"):  # what is drawn
+            changed = {"inputs/heads": "inputs/ablated", json.dumps(EXPERIMENT): "inputs/ablated/experiment.json"}
+            changed |= {f"out/{made}.parquet": f"inputs/ablated-{made}.parquet" for made in ("scores", "metrics")}
+            changed |= {"inputs/scores.parquet": "inputs/ablated-scores.parquet"}
+            run(*(changed.get(word, word) for word in COMMANDS[name]))
+        Path("inputs/ablations.json").write_text(json.dumps(ABLATED))
+        Path("inputs/benchmark.json").write_text(json.dumps(BENCHMARK))
+        for name in ("a", "b"):
+            for source, target in (
+                (f"inputs/{name}.h5", "all/features/stand-in/ln_2/center224"),
+                (f"inputs/{name}.parquet", "all/manifests"),
+            ):
+                (place := Path("earlier", target)).mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, place)
         for folder, cache in (("inputs/results", "inputs/b.h5"), ("results", "inputs/a.h5")):
             (place := Path(folder, "features/stand-in/ln_2/center/b.h5")).parent.mkdir(parents=True)
             shutil.copy(cache, place)
             Path(folder, "manifests").mkdir()
             shutil.copy(Path(cache).with_suffix(".parquet"), Path(folder, "manifests/b.parquet"))
         run("export", "inputs/pack.tar", "--results", "inputs/results")
-        Path("earlier").mkdir()
         Path("results").rename("earlier/results")
         Path("earlier/config.yaml").write_text(CONFIG)
         shutil.copy("inputs/a.h5", "earlier/b.h5")
@@ -203,6 +255,7 @@ class Trial(NamedTuple):
     out: Path
     arguments: list[str]
     written: dict[str, bytes]
+    last: str | None  # of a command that keeps what it has finished: what it writes last
 
 
 @pytest.fixture(params=COMMANDS)
@@ -221,10 +274,10 @@ def trial(request: pytest.FixtureRequest, made: Path, stand_in: None, rine_cache
     answer = rine_cache(*COMMANDS[request.param])
     assert answer.status == 0, answer.err
     written = {path: content for path, content in contents(out).items() if content != before.get(path)}
-    if earlier:
+    if earlier is not None:
         shutil.rmtree(out)
         lay_out()
-    return Trial(out, COMMANDS[request.param], written)
+    return Trial(out, COMMANDS[request.param], written, KEEPS.get(request.param))
 
 
 def complaint(answer: Answer) -> str:
@@ -245,7 +298,12 @@ def test_a_full_disk_is_one_error_and_leaves_what_was_there(
         answer = rine_cache(*trial.arguments)
     said = complaint(answer)
     assert re.search(r"(cannot write|no room for) (/.*/)?out/\S+: File too large; free some", said)
-    assert contents(trial.out) == before
+    left = contents(trial.out)
+    if trial.last:
+        assert left.items() <= (before | trial.written).items()
+        assert not [path for path in left if path.endswith(trial.last)]
+    else:
+        assert left == before
     assert rine_cache(*trial.arguments).status == 0
     assert contents(trial.out) == before | trial.written
 
@@ -262,7 +320,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_error_and_stays_as_it_was(
     assert contents(trial.out) == before
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in {"join", "dataset add"}])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in {"join", "dataset add", "ablate run"}])
 def test_a_file_where_a_folder_should_be_is_one_error(
     name: str, made: Path, stand_in: None, rine_cache: Callable[..., Answer]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -22,6 +23,8 @@ from tests.test_pipeline import ROOT, jobs_of, snakemake
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from rine_cache.specs.config import Config
 
 PAPER = load_config(ROOT / "config" / "paper.yaml")
 CROSS = load_config(ROOT / "config" / "cross.yaml")
@@ -203,14 +206,17 @@ def test_two_generators_are_crossed_and_the_others_are_waited_for(folder: Path) 
     assert told == {f"cross-genimage-{name}": f"genimage-train-{name}" for name in absent}
 
 
-@pytest.mark.parametrize(("more", "heads"), [("paper-grid.yaml", 3 * 48 + 24), ("paper-studies.yaml", 6 + 36 + 9)])
+@pytest.mark.parametrize(
+    ("more", "heads"),
+    [("paper-grid.yaml", 3 * 48 + 24), ("paper-grid-b32.yaml", 3 * 48), ("paper-studies.yaml", 6 + 36 + 9)],
+)
 def test_the_authors_settings_are_added_to_the_paper_and_stand_beside_their_results(
     folder: Path, more: str, heads: int
 ) -> None:
     added = folder / "config" / more
     output = snakemake(folder, folder / "config" / "paper.yaml", str(added), "--dry-run")
     data = yaml.safe_load(added.read_text())
-    config = config_from(_merged(yaml.safe_load((folder / "config" / "paper.yaml").read_text()), data))
+    config = paper_with(more)
     assert set(waiting(output)) == set(config.experiments) == {*PAPER.experiments, *data["experiments"]}
     ours = {
         (experiment.training_set, method)
@@ -227,6 +233,12 @@ def test_the_authors_settings_are_added_to_the_paper_and_stand_beside_their_resu
         assert row["test_set"] in {MEAN, *benchmarks[row["benchmark"]].protocols[row["protocol"]].test_sets}
 
 
+def paper_with(*more: str) -> Config:
+    """Return paper.yaml united with further files of the same folder, as Snakemake unites them."""
+    files = [yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("paper.yaml", *more)]
+    return config_from(functools.reduce(_merged, files))
+
+
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Unite dictionaries as Snakemake does with two configuration files: tables key by key, the rest replaced."""
     united = dict(under)
@@ -234,6 +246,27 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(under.get(key), dict)
         united[key] = _merged(under[key], value) if both else value
     return united
+
+
+def test_the_ablations_by_block_wait_for_their_data_and_encode_nothing_more(folder: Path) -> None:
+    both = (folder / "config" / "paper.yaml", str(folder / "config" / "paper-studies.yaml"), "--dry-run")
+    told = set(re.findall(r"^Ablation (\S+) waits with experiment (\S+)$", snakemake(folder, *both), re.MULTILINE))
+    assert told == {(f"blocks-progan-{classes}", f"rine-progan-{classes}") for classes in (1, 2, 4)}
+    twins.build(folder / "data" / "forensynths-test", twins.forensynths_test())
+    twins.build(folder / "data" / "diffusion_datasets", twins.ufd_diffusion())
+    build_progan(folder, ["horse"], ["horse"])
+    output = snakemake(folder, *both, "results/ablations/blocks-progan-1.parquet")
+    views = {"progan-train": ["train224"], "progan-validation": ["center224"], "forensynths-test": ["center224"]}
+    views["ufd-diffusion"] = ["center224"]
+    made = [job for job in jobs_of(output) if "progan-1" in job]
+    assert made == sorted(
+        [
+            "drawing ablation blocks-progan-1",
+            "measuring the heads of ablation blocks-progan-1",
+            "training the heads of ablation blocks-progan-1",
+            *scores(["blocks-progan-1"], {name: views[name] for name in ("forensynths-test", "ufd-diffusion")}),
+        ]
+    )
 
 
 def test_test_images_alone_train_nothing(folder: Path) -> None:

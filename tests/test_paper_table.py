@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 
 from rine_cache.errors import ResultsError
@@ -271,3 +272,27 @@ def test_latex_compiles(tmp_path: Path) -> None:
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert finished.returncode == 0, finished.stdout[-2000:]
     assert "Missing character" not in (tmp_path / "page.log").read_text(errors="replace")
+
+
+def test_what_is_not_told_apart_from_the_best_bears_a_dagger() -> None:
+    rows = board(*line("a", 90.0, 1), *line("b", 89.0, 2), *line("c", 80.0, 3))
+    known = rows.drop("tied_with_best", "best_difference", strict=False).with_columns(
+        tied_with_best=pl.col("method").is_in(["a", "b"]),
+        best_difference=pl.when(pl.col("method") != "a").then(pl.col("value") - 90),
+    )
+    table = build_paper_table(known, BENCHMARK, "bench-2", ACCURACY)
+    assert {shown.method: shown.cells[MEAN].tied for shown in table.groups[0].lines} == {
+        "a": False,
+        "b": True,
+        "c": False,
+    }
+    assert "\N{DAGGER}: not told apart from the best measured number" in table.caption
+    assert "<u>89.0</u>\N{DAGGER}" in write_paper_table(table, "markdown")
+    assert r"\underline{89.0}\rlap{\textsuperscript{\dag}}" in write_paper_table(table, "latex")
+    assert "\N{DAGGER}" not in table_of(line("a", 90.0, 1), line("b", 89.0, 2)).caption
+
+
+def test_where_the_smallest_is_the_best_the_leaderboards_ranks_say_so() -> None:
+    table = table_of(line("a", 3.0, 1), line("b", 9.0, 2), line("c", 20.0, 3))
+    assert [shown.method for shown in table.groups[0].lines] == ["a", "b", "c"]
+    assert places(table) == {"a": BEST, "b": SECOND, "c": 0}

@@ -333,6 +333,53 @@ def test_an_ablation_waits_with_its_experiment(finished: Path, config: dict[str,
     assert not set(ABLATION_JOBS) & set(jobs_of(output))
 
 
+def heads_of(folder: Path, experiment: str) -> dict[str, tuple[int, bytes]]:
+    """Return when each head was written, in ns, and its bytes."""
+    root = folder / "results" / "heads" / experiment
+    found = {str(path.relative_to(root)): path for path in sorted(root.rglob("*.safetensors"))}
+    return {name: (path.stat().st_mtime_ns, path.read_bytes()) for name, path in found.items()}
+
+
+def scored_methods(folder: Path) -> set[str]:
+    return set(pl.read_parquet(folder / "results/scores/first/center224/test.parquet")["method"])
+
+
+@pytest.mark.slow
+def test_a_method_that_fails_or_comes_or_goes_costs_no_other_head(
+    finished: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    copy_of(finished, tmp_path, "data", "results", ".snakemake")
+    before = heads_of(tmp_path, "first")
+    assert set(before) == {"RINE/seed0.safetensors", "RINE/seed1.safetensors"}
+    methods = config["experiments"]["first"]["methods"]
+    methods["RINE-last"] = {"head": {"kind": "rine", "width": 8, "blocks": "last"}}
+    methods["wild"] = {**methods["RINE"], "training": {"learning_rate": 1e30}}
+    output = snakemake(tmp_path, write_config(tmp_path, config), check=False)
+    assert "wild (seed 0) diverged in epoch" in output
+    assert "The 4 others of 6 heads are finished, and kept in results/heads/first" in output
+    with_last = heads_of(tmp_path, "first")
+    assert len(with_last) == 4
+    assert with_last.items() >= before.items(), "neither deleted nor trained again"
+    assert not (tmp_path / "results/heads/first/heads.json").exists()
+
+    del methods["wild"]
+    expected = sorted([*TABLES[:1], TABLES[2], "scoring test through center224 with the heads of first"])
+    jobs = jobs_of(snakemake(tmp_path, write_config(tmp_path, config)))
+    assert jobs == sorted([*expected, "training the heads of first"])
+    assert heads_of(tmp_path, "first") == with_last
+    assert scored_methods(tmp_path) == {"RINE", "RINE-last"}
+
+    del methods["RINE-last"]
+    assert jobs_of(snakemake(tmp_path, write_config(tmp_path, config))) == sorted(
+        [*expected, "training the heads of first"]
+    )
+    assert heads_of(tmp_path, "first") == with_last
+    assert scored_methods(tmp_path) == {"RINE"}
+    assert "Nothing to be done" in snakemake(tmp_path, tmp_path / "config.yaml")
+    for name in ("results/leaderboard.parquet", "results/scores/first/center224/test.parquet"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
 @pytest.mark.slow
 def test_an_ablation_is_a_table_a_page_and_two_figures_and_no_row_of_the_leaderboard(
     finished: Path, tmp_path: Path, config: dict[str, Any]
@@ -557,7 +604,7 @@ def test_exported_caches_give_the_same_leaderboard_without_the_images(
     output = snakemake(tmp_path, write_config(tmp_path, config))
     assert "encoding" not in output
     assert "listing" not in output
-    for name in ("leaderboard.parquet", "leaderboard.md"):
+    for name in ("leaderboard.parquet", "leaderboard.csv", "leaderboard.md"):
         assert (tmp_path / "results" / name).read_bytes() == (finished / "results" / name).read_bytes()
     assert "Nothing to be done" in snakemake(tmp_path, tmp_path / "config.yaml")
 

@@ -35,7 +35,10 @@ def test_operands_of_any_layout(anywhere: str) -> None:
     shared = torch.randn(40, 16)
     wide = torch.randn(2, 6, 10, 16)
     torch.testing.assert_close(linear(gradient, weight.mT), gradient @ weight)
-    torch.testing.assert_close(linear(gradient.mT, [shared.mT, shared.mT]), gradient.mT @ shared)
+    for columns in (shared.mT, shared.mT.contiguous()):
+        torch.testing.assert_close(linear(gradient.mT, [columns, columns]), gradient.mT @ shared)
+        memory = torch.zeros(2, 24, 16)
+        torch.testing.assert_close(linear(gradient.mT, [columns, columns], out=memory), gradient.mT @ shared)
     sliced = wide[:, 1:3].flatten(1, 2)  # (2, 20, 16)
     torch.testing.assert_close(linear(sliced, weight), sliced @ weight.mT)
     torch.testing.assert_close(linear([shared, shared], weight), shared @ weight.mT)

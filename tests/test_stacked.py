@@ -19,6 +19,10 @@ def networks(heads: int, layers: int, *, tie: bool = True, blocks: int = K) -> l
     return [RineHead(blocks, D, layers=layers, width=P, tie=tie).double() for _ in range(heads)]
 
 
+def columns(tokens: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [own.flatten(0, 1).mT for own in tokens]  # each (D, K B)
+
+
 @pytest.mark.parametrize("xi", [0.0, 0.3])
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -34,7 +38,7 @@ def test_losses_and_gradients_are_those_of_autograd(
     xis = xi * torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     temperatures = torch.tensor([0.07, 0.5, 1.0], dtype=torch.float64)
     stack = StackedRine(plain, xis, temperatures, Scratch())
-    losses, gradients = stack.gradients(tokens, LABELS, Coins.for_hidden_layers(0, 1))
+    losses, gradients = stack.gradients(tokens, columns(tokens), LABELS, Coins.for_hidden_layers(0, 1))
     for head, network in enumerate(plain):
         given = with_given_dropout(network)
         of_tokens = [Coins.for_tokens(0, 1, block) for block in range(K)]
@@ -60,7 +64,7 @@ def test_pieces_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> No
     for elements in (1 << 20, rows * B * P):
         monkeypatch.setattr("rine_cache.heads.stacked._CHUNK_ELEMENTS", elements)
         stack = StackedRine(networks(2, 2), settings, settings, Scratch())
-        found.append(stack.gradients(tokens, LABELS, Coins.for_hidden_layers(0, 1))[1])
+        found.append(stack.gradients(tokens, columns(tokens), LABELS, Coins.for_hidden_layers(0, 1))[1])
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-14)
 
 
@@ -83,10 +87,10 @@ def test_a_head_is_the_same_bit_for_bit_in_any_company(blocks: int, images: int,
     labels = torch.arange(images) % 2
     settings = torch.full((4,), 0.2)
     together = StackedRine(plain, settings, settings, Scratch())
-    _, expected = together.gradients(tokens, labels, Coins.for_hidden_layers(0, 1))
+    _, expected = together.gradients(tokens, columns(tokens), labels, Coins.for_hidden_layers(0, 1))
     for head, network in enumerate(plain):
         alone = StackedRine([network], settings[:1], settings[:1], Scratch())
-        _, found = alone.gradients(tokens[:1], labels, Coins.for_hidden_layers(0, 1))
+        _, found = alone.gradients(tokens[:1], columns(tokens[:1]), labels, Coins.for_hidden_layers(0, 1))
         views = [Layout(network).views(gradients) for gradients in (found[0], expected[head])]
         assert [name for name in views[0] if not torch.equal(views[0][name], views[1][name])] == []
         assert torch.equal(alone.logits(tokens[:1])[0], together.logits(tokens)[head])
@@ -97,11 +101,11 @@ def test_a_head_of_nans_touches_no_other() -> None:
     tokens = [torch.randn(K, B, D, dtype=torch.float64)] * 2
     settings = torch.full((2,), 0.2, dtype=torch.float64)
     healthy = StackedRine(plain, settings, settings, Scratch())
-    _, expected = healthy.gradients(tokens, LABELS, Coins.for_hidden_layers(0, 1))
+    _, expected = healthy.gradients(tokens, columns(tokens), LABELS, Coins.for_hidden_layers(0, 1))
     with torch.no_grad():
         plain[0].proj1[1].weight.fill_(torch.nan)
     stack = StackedRine(plain, settings, settings, Scratch())
-    losses, found = stack.gradients(tokens, LABELS, Coins.for_hidden_layers(0, 1))
+    losses, found = stack.gradients(tokens, columns(tokens), LABELS, Coins.for_hidden_layers(0, 1))
     assert losses.bce.isfinite().tolist() == [False, True]
     assert torch.equal(found[1], expected[1])
 
@@ -111,7 +115,7 @@ def test_linear_heads_are_those_of_autograd() -> None:
     plain = [LinearHead(D).double() for _ in range(3)]
     embedding = torch.randn(B, D, dtype=torch.float64)
     stack = StackedLinear(plain)
-    losses, gradients = stack.gradients([embedding] * 3, LABELS, Coins.for_hidden_layers(0, 1))
+    losses, gradients = stack.gradients([embedding] * 3, [], LABELS, Coins.for_hidden_layers(0, 1))
     for head, network in enumerate(plain):
         loss = bce_sum(network(embedding).logit, LABELS)
         loss.backward()

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import MadeCache
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 METHODS: dict[str, Any] = {
     "RINE": {"head": {"kind": "rine", "width": 16, "layers": 1}},
     "linear": {"head": {"kind": "linear"}, "training": {"xi": 0}},
@@ -44,15 +46,6 @@ def experiment(**changes: Any) -> ExperimentSpec:
         **changes,
     }
     return parse(ExperimentSpec, data, "test")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from threads, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -288,15 +281,6 @@ def test_a_missing_class_is_refused(make_cache: Callable[..., MadeCache], tmp_pa
     whole = FeatureSet([open_part(*make_cache("other", per_class=3, seed=1)[:2])])
     with pytest.raises(TrainingError, match="no readable real images"):
         train_experiment(experiment(), fakes, whole, tmp_path / "heads", "cpu")
-
-
-def test_a_folder_with_other_heads_is_refused_and_left_alone(
-    data: tuple[FeatureSet, FeatureSet], tmp_path: Path
-) -> None:
-    train_experiment(experiment(seeds=[7]), *data, tmp_path / "heads", "cpu")
-    with pytest.raises(TrainingError, match=r"seed7\.safetensors"):
-        train_experiment(experiment(), *data, tmp_path / "heads", "cpu")
-    assert len(load_heads(tmp_path / "heads")) == 2
 
 
 def test_a_card_keeps_what_the_head_learnt_at_its_chosen_epoch(

@@ -52,6 +52,8 @@ def test_heads_of_one_subset_share_its_tokens(features: FeatureSet) -> None:
     batch = maker.for_scoring(read(features, ROWS, maker.blocks))
     assert batch.tokens((0, 2)) is batch.tokens((0, 2))
     assert torch.equal(batch.tokens((0, 2)), features.tokens(ROWS, (0, 2), 0).transpose(0, 1))
+    assert batch.columns((0, 2)) is batch.columns((0, 2))
+    assert torch.equal(batch.columns((0, 2)), batch.tokens((0, 2)).flatten(0, 1).mT)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import yaml
 
 from rine_cache.cache import (
     CacheIdentity,
@@ -115,22 +116,32 @@ def bytes_read(folder: Path) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the kernel is asked what was read")
 @pytest.mark.parametrize(
-    ("blocks", "count", "shards"), [("all", 12, 1), ("last:6", 6, 1), ("every:2", 6, 3), ("last", 1, 3)]
+    ("blocks", "count", "shards", "budget"),
+    [
+        ("all", 12, 1, "4 GiB"),
+        ("last:6", 6, 1, "4 GiB"),
+        ("[0, 2, 3, 5, 8, 11]", 6, 1, "2 MiB"),  # window after window
+        ("every:2", 6, 3, "4 GiB"),
+        ("last", 1, 3, "4 GiB"),
+    ],
 )
 def test_heads_on_some_blocks_read_that_share_of_the_cache(
     blocks: str,
     count: int,
     shards: int,
+    budget: str,
     make_images: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pairs = [write_cache(tmp_path, name, make_images, shards, seed) for seed, name in enumerate(("train", "val"))]
-    head = {"kind": "rine", "blocks": blocks, "width": 4, "layers": 1}
-    settings = {"encoder": "none", "training_set": "none", "training": {"epochs": 1, "batch_size": 8}}
+    head = {"kind": "rine", "blocks": yaml.safe_load(blocks), "width": 4, "layers": 1}
+    training = {"epochs": 1, "batch_size": 8, "memory_budget": budget}
+    settings = {"encoder": "none", "training_set": "none", "training": training}
     experiment = parse(ExperimentSpec, {**settings, "methods": {"RINE": {"head": head}}}, "test")
     features = [FeatureSet([open_part(*pair)]) for pair in pairs]
     whole = sum(BLOCKS * len(part) * WIDTH * 2 for part in features)
+    monkeypatch.setattr("rine_cache.feature_windows.RUN_ROWS", 4)
     slack = len(features) * shards * BLOCKS * 2**17  # whole pages are mapped, and some around each
     assert bytes_read(tmp_path) < slack, "opening reads no feature"
     train_experiment(experiment, *features, tmp_path / "heads", "cpu")

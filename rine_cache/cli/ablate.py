@@ -55,7 +55,8 @@ def train(
     """Train a method of EXPERIMENT on each subset of blocks from caches; no image and no test data are read.
 
     EXPERIMENT is a YAML file with the keys of one of the config's `experiments`, or that section as inline JSON. Score
-    the heads with `rine-cache score`, and measure them with `rine-cache evaluate OUT/experiment.json`.
+    the heads with `rine-cache score`, and measure them with `rine-cache evaluate OUT/experiment.json`. Killed at any
+    moment, the same command goes on from the heads that are finished; further subsets train only themselves.
 
     \b
     Example:

@@ -24,7 +24,13 @@ def train(
 ) -> None:
     """Fit the probes of EXPERIMENT, and train its other methods with every seed, from caches; no image is read.
 
-    EXPERIMENT is a YAML file with the keys of one of the config's `experiments`, or that section as inline JSON.
+    EXPERIMENT is a YAML file with the keys of one of the config's `experiments`, or that section as inline JSON. Its
+    `training: {memory_budget: 2 GiB}` says how much of the features is held in memory at once (4 GiB by default).
+
+    Heads are written one by one. What --out holds already, of the same settings, data and seed, is not trained again:
+    killed at any moment, the same command goes on, and another method trains only itself. What EXPERIMENT names is
+    listed in OUT/heads.json, once all of it is there; other heads in the folder are kept, and not scored. To train
+    again, delete them.
 
     \b
     Example:

@@ -98,7 +98,8 @@ def _load(path: Path | None) -> Head:
         If it cannot be read.
     """
     from rine_cache.errors import ConfigError
-    from rine_cache.heads.head import SUFFIX, load_head
+    from rine_cache.heads.head import load_head
+    from rine_cache.heads.index import SUFFIX
 
     if path is not None and not path.is_dir():
         return load_head(path)

@@ -16,11 +16,12 @@ from rine_cache.calibration import Calibration
 from rine_cache.errors import CacheMismatchError, HeadError
 from rine_cache.files import written_whole
 from rine_cache.heads.importance import BlockImportance
+from rine_cache.heads.index import heads_below
 from rine_cache.heads.linear import LinearHead
 from rine_cache.heads.neighbours import BankSize, NeighboursHead
 from rine_cache.heads.rine import RineHead
 from rine_cache.passes import NOTHING_READ, EncoderPasses
-from rine_cache.provenance import canonical_json
+from rine_cache.provenance import canonical_json, fingerprint
 from rine_cache.specs.base import Name, Spec, parse
 from rine_cache.specs.blocks import resolve_blocks
 from rine_cache.specs.encoding import Tap
@@ -32,8 +33,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-SUFFIX = ".safetensors"
+# Raised when the same settings, data and seed give another head: those of an earlier version are then trained again.
+TRAINING_VERSION = 1
 _METADATA_KEY = "rine_cache"
+# Of a card: what is known before a head is trained, and makes it the head that it is.
+_ORIGIN = {"method", "seed", "head", "features", "training_set", "training", "training_fingerprint"}
+_ORIGIN |= {"training_version", "note"}
 
 
 class FeatureIdentity(Spec):
@@ -81,6 +86,8 @@ class HeadCard(Spec):
         Its settings; null for a probe, and for an imported head.
     training_fingerprint
         Digest over the caches, manifests and subsets it was trained and selected on.
+    training_version
+        The `TRAINING_VERSION` of the code that trained it; 0 for an imported head.
     chosen_epoch
         The epoch, from 1, whose validation loss was lowest; null for a probe.
     validation
@@ -97,6 +104,9 @@ class HeadCard(Spec):
         Anything a reader of its results must know.
     passes
         What its training and validation read from which caches; nothing for an imported head.
+    curve
+        Of each epoch its number, learning rate, losses and validation metrics; empty for a head that was not trained
+        in epochs.
     """
 
     method: Name
@@ -106,6 +116,7 @@ class HeadCard(Spec):
     training_set: str = ""
     training: TrainingSpec | None = None
     training_fingerprint: str | None = None
+    training_version: int = 0
     chosen_epoch: int | None = None
     validation: dict[str, float | None] = {}  # noqa: RUF012 - pydantic copies defaults
     calibration: Calibration | None = None
@@ -114,6 +125,7 @@ class HeadCard(Spec):
     code_version: str = ""
     note: str = ""
     passes: EncoderPasses = NOTHING_READ
+    curve: tuple[dict[str, int | float | None], ...] = ()
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -121,6 +133,11 @@ class HeadCard(Spec):
         if self.head.blocks == EMBEDDING:
             return ()
         return resolve_blocks(self.head.blocks, self.features.block_count)
+
+    @property
+    def origin(self) -> str:
+        """Digest over what it was trained from: settings, data and seed. Heads of one origin are one head."""
+        return fingerprint(self.model_dump(mode="json", include=_ORIGIN))
 
 
 class Head(NamedTuple):
@@ -220,17 +237,24 @@ def read_card(path: Path) -> HeadCard:
 
 
 def load_heads(folder: Path) -> list[Head]:
-    """Read every head below a folder, in order of method and seed.
+    """Read every head below a folder that counts (see `rine_cache.heads.index`), in order of method and seed.
 
     Raises
     ------
     HeadError
-        If there are none, or one cannot be read.
+        If there are none, one cannot be read, or one is not the file that its index names.
     """
-    paths = sorted(folder.rglob(f"*{SUFFIX}")) if folder.is_dir() else [folder]
+    paths = heads_below(folder) if folder.is_dir() else {folder: ""}
     if not paths:
         raise HeadError(f"no heads in {folder}; train them with `rine-cache train`")
-    return sorted((load_head(path) for path in paths), key=lambda head: (head.card.method, head.card.seed))
+    heads = []
+    for path, expected in paths.items():
+        heads.append(load_head(path))
+        if expected and heads[-1].fingerprint != expected:
+            raise HeadError(
+                f"{path} was trained again since {folder} was last complete; run the same training again to complete it"
+            )
+    return sorted(heads, key=lambda head: (head.card.method, head.card.seed))
 
 
 def _read(path: Path, *, with_state: bool = True) -> tuple[HeadCard, dict[str, torch.Tensor]]:

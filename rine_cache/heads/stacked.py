@@ -66,8 +66,13 @@ class StackedHeads(Protocol):
     def logits(self, inputs: Sequence[Tensor], /) -> Tensor:
         """Score images, (H, B), from what each head reads, H tensors, which heads may share."""
 
-    def gradients(self, inputs: Sequence[Tensor], labels: Tensor, coins: Coins, /) -> tuple[HeadLosses, Tensor]:
-        """Compute a batch's losses and gradients, (H, N), which are valid until the next call; labels are (B,)."""
+    def gradients(
+        self, inputs: Sequence[Tensor], columns: Sequence[Tensor], labels: Tensor, coins: Coins, /
+    ) -> tuple[HeadLosses, Tensor]:
+        """Compute a batch's losses and gradients, (H, N), which are valid until the next call; labels are (B,).
+
+        The columns are the inputs again, each image's a column: H tensors, in any layout.
+        """
 
 
 class Layout:
@@ -118,13 +123,17 @@ class StackedRine:
         return self._logits(state)
 
     @torch.no_grad()
-    def gradients(self, tokens: Sequence[Tensor], labels: Tensor, coins: Coins) -> tuple[HeadLosses, Tensor]:
+    def gradients(
+        self, tokens: Sequence[Tensor], columns: Sequence[Tensor], labels: Tensor, coins: Coins
+    ) -> tuple[HeadLosses, Tensor]:
         """Compute a batch's losses and gradients.
 
         Parameters
         ----------
         tokens
             Each head's CLS tokens after dropout, H tensors (K', B, D), which heads may share.
+        columns
+            The same transposed, H tensors (D, K' B), in any layout.
         labels
             0 real, 1 fake, shape (B,).
         coins
@@ -150,7 +159,7 @@ class StackedRine:
             contrastive, by_z = contrastive_gradient(inputs[self._layers], labels, self._temperature)
             by_z.mul_(self._xi[:, None, None])  # (H, B, P)
         by_weighed = self._back_to_weighed(gradient, by_z, inputs).mul_(masks[0])  # (H, B, P)
-        self._back_to_tokens(by_weighed, importance, states, tokens)
+        self._back_to_columns(by_weighed, importance, states, columns)
         return HeadLosses(bce, contrastive), self._gradients
 
     def _importance(self, blocks: int) -> Tensor:
@@ -217,26 +226,26 @@ class StackedRine:
             gradient = linear(gradient, values[f"{name}.weight"].mT)  # (H, B, P)
         return gradient
 
-    def _back_to_tokens(
-        self, by_weighed: Tensor, importance: Tensor, states: list[Tensor], tokens: Sequence[Tensor]
+    def _back_to_columns(
+        self, by_weighed: Tensor, importance: Tensor, states: list[Tensor], columns: Sequence[Tensor]
     ) -> None:
         """Set the gradients of TIE and Q1. Each layer's state becomes its gradient, in place."""
         values, by = self._values, self._by
-        blocks, rows, _ = tokens[0].shape
+        _, blocks, rows, _ = states[0].shape
         doubled = by_weighed * 2  # (H, B, P): a coin that kept a value doubled it
         by_importance = torch.empty_like(importance, memory_format=torch.contiguous_format)  # (H, K', P)
-        for block in range(blocks):
-            state = states[-1][:, block]  # (H, B, P)
+        for chunk in self._chunks(blocks, rows):
+            state = states[-1][:, chunk]  # (H, k, B, P)
             if self._tie:
-                by_importance[:, block] = (state * by_weighed).sum(1)
-            _through_relu(doubled * importance[:, block, None], state, out=state)
+                torch.sum(state * by_weighed[:, None], 2, out=by_importance[:, chunk])  # (H, k, P)
+            _through_relu(doubled[:, None] * importance[:, chunk, None], state, out=state)
         if self._tie:
             common = (importance * by_importance).sum(1, keepdim=True)  # (H, 1, P)
             by["alpha"].copy_((importance * (by_importance - common)).unsqueeze(1))  # (H, 1, K', P)
         for layer in reversed(range(self._layers)):
             name, gradient = self._first[layer], states[layer].flatten(1, 2)  # (H, K' B, P)
-            below = states[layer - 1].flatten(1, 2) if layer else [token.flatten(0, 1) for token in tokens]
-            linear(gradient.mT, [matrix.mT for matrix in below], out=by[f"{name}.weight"])  # (H, P, D or P)
+            below = states[layer - 1].flatten(1, 2).mT if layer else columns  # H of (P, K' B) or (D, K' B)
+            linear(gradient.mT, below, out=by[f"{name}.weight"])  # (H, P, P or D)
             by[f"{name}.bias"].copy_(gradient.sum(1))  # (H, P)
             if not layer:
                 break
@@ -260,7 +269,9 @@ class StackedLinear:
         return (weight * embeddings[0]).sum(2).add_(bias)  # (H, B)
 
     @torch.no_grad()
-    def gradients(self, embeddings: Sequence[Tensor], labels: Tensor, _coins: Coins) -> tuple[HeadLosses, Tensor]:
+    def gradients(
+        self, embeddings: Sequence[Tensor], _columns: Sequence[Tensor], labels: Tensor, _coins: Coins
+    ) -> tuple[HeadLosses, Tensor]:
         """Compute a batch's losses and gradients."""
         bce, gradient = bce_gradient(self.logits(embeddings), labels)  # (H,), (H, B)
         by_weight = (gradient.unsqueeze(2) * embeddings[0]).sum(1)  # (H, E)

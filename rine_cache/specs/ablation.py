@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from rine_cache.errors import ConfigError, nearest
 from rine_cache.specs.base import Name, Spec
 from rine_cache.specs.benchmark import Metric
-from rine_cache.specs.blocks import BlocksExpression, check_subsets
+from rine_cache.specs.blocks import BlocksExpression, check_subsets, read_expression
 from rine_cache.specs.training import EMBEDDING
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 
 def _one_is_a_list_of_one(value: Any) -> Any:
-    values = value if isinstance(value, list | tuple) else [value]
-    return tuple(tuple(each) if isinstance(each, list) else each for each in values)
+    return tuple(read_expression(each) for each in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _subsets_are_understood(value: tuple[BlocksExpression, ...]) -> tuple[BlocksExpression, ...]:
@@ -39,7 +38,7 @@ Subsets = Annotated[
     BeforeValidator(_one_is_a_list_of_one),
     AfterValidator(_subsets_are_understood),
 ]
-_LIST = re.compile(r"\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]")
+_LIST = re.compile(r"\[\s*([0-9]{1,4}(?:\s*,\s*[0-9]{1,4})*)\s*\]")
 
 
 def parse_subsets(texts: Iterable[str]) -> tuple[BlocksExpression, ...]:

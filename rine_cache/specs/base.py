@@ -117,7 +117,7 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # such as a date of no month, a number of thousands of digits
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
 
 
@@ -128,7 +128,8 @@ def parse_argument(model: type[S] | TypeAdapter[S], argument: str) -> S:
     """
     if argument.lstrip().startswith("{"):
         try:
-            return parse(model, json.loads(argument), "the JSON argument")
-        except json.JSONDecodeError as error:
+            data = json.loads(argument)
+        except ValueError as error:
             raise ConfigError(f"the JSON argument does not parse: {error}") from None
+        return parse(model, data, "the JSON argument")
     return parse(model, read_yaml(Path(argument)), argument)

@@ -12,7 +12,7 @@ all or, as ``greedy:6``, to six.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rine_cache.errors import ConfigError, nearest
 
@@ -33,15 +33,40 @@ _FIXED_FAMILIES: dict[str, Callable[[Subset], list[Subset]]] = {
 }
 FAMILIES = (*_FIXED_FAMILIES, GREEDY)
 
-_COUNTED = re.compile(r"(first|last|every):(\d+)")
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
-_ROUNDS = re.compile(rf"{GREEDY}(?::(\d+))?")
+_NUMBER = "[0-9]{1,4}"  # no encoder has more blocks, and a range of more would take memory before it is refused
+_COUNTED = re.compile(rf"(first|last|every):({_NUMBER})")
+_RANGE = re.compile(rf"({_NUMBER})(?:-({_NUMBER}))?")
+_ROUNDS = re.compile(rf"{GREEDY}(?::({_NUMBER}))?")
+_LIST = re.compile(rf"\[?({_NUMBER}(?:,{_NUMBER})*)\]?")
+_DASHES = re.compile("[\u2010-\u2015\u2212]")  # what word processors make of a hyphen
 _WORDS = ("all", "last", "first", "every")
 _GRAMMAR = "all, last, first:N, last:N, every:N, N, N-M, or a list of block numbers from 0"
 
 
+def read_expression(value: Any) -> BlocksExpression:
+    """Take an expression as YAML or JSON gives it: text, a number, or a list of numbers; what it says is not looked at.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else, a fraction or a truth value too.
+    """
+    if isinstance(value, list | tuple):
+        for number in value:
+            if not _is_number(number):
+                raise ValueError(
+                    f"blocks {list(value)!r} hold {number!r}; a list is one subset, of block numbers from 0, "
+                    f"such as [3, 7, 11]: words and ranges stand alone"
+                )
+        return tuple(value)
+    if not isinstance(value, str) and not _is_number(value):
+        raise ValueError(f"blocks {value!r} are neither text, a block number nor a list of them; allowed: {_GRAMMAR}")
+    expression: BlocksExpression = value
+    return expression
+
+
 def check_blocks(expression: BlocksExpression) -> None:
-    """Refuse what is no sentence of the grammar, before the encoder and so its number of blocks is known.
+    """Refuse what no encoder could have, before the encoder and so its number of blocks is known.
 
     Raises
     ------
@@ -51,12 +76,18 @@ def check_blocks(expression: BlocksExpression) -> None:
     if isinstance(expression, tuple):
         if not expression or min(expression) < 0:
             raise ValueError(f"blocks {list(expression)} must be numbers from 0, one at least")
+        if twice := [number for number in expression if expression.count(number) > 1]:
+            raise ValueError(f"blocks {list(expression)} name block {twice[0]} twice; name each once")
         return
     text = str(expression).strip()
     if family_of(text):
         raise ValueError(f"{text!r} is a family of subsets, and a head reads one; compare a family under `ablations`")
-    if text not in {"all", "last"} and not _COUNTED.fullmatch(text) and not _RANGE.fullmatch(text):
+    if not _is_sentence(text):
         raise ValueError(f"blocks {text!r} are not understood; {_guess(text, _WORDS)}allowed: {_GRAMMAR}")
+    if (counted := _COUNTED.fullmatch(text)) and int(counted[2]) == 0:
+        raise ValueError(f"blocks {text!r} are none: N of {counted[1]}:N counts from 1")
+    if (span := _RANGE.fullmatch(text)) and span[2] and int(span[1]) > int(span[2]):
+        raise ValueError(f"blocks {text!r} run backwards; did you mean '{span[2]}-{span[1]}'?")
 
 
 def check_subsets(expression: BlocksExpression) -> None:
@@ -72,16 +103,16 @@ def check_subsets(expression: BlocksExpression) -> None:
         raise ValueError(f"{expression!r} chooses no block; name how many, from 1, or leave the number out")
     if family:
         return
-    try:
+    text = str(expression).strip()
+    if isinstance(expression, tuple) or _is_sentence(text):
         check_blocks(expression)
-    except ValueError as error:
-        if isinstance(expression, tuple):
-            raise
-        guess = _guess(str(expression).strip(), (*FAMILIES, *_WORDS))
-        raise ValueError(
-            f"subsets {str(expression)!r} are not understood; {guess}allowed: the families {', '.join(FAMILIES)} and "
-            f"{GREEDY}:N; or one subset: {_GRAMMAR}"
-        ) from error
+        return
+    guess = _guess(text, (*FAMILIES, *_WORDS))
+    several = "name several one by one; " if "," in text and not _LIST.fullmatch(text.replace(" ", "")) else ""
+    raise ValueError(
+        f"subsets {text!r} are not understood; {several}{guess}allowed: the families {', '.join(FAMILIES)} and "
+        f"{GREEDY}:N; or one subset: {_GRAMMAR}"
+    )
 
 
 def family_of(expression: BlocksExpression) -> str:
@@ -154,8 +185,28 @@ def name_subset(blocks: Subset, block_count: int) -> str:
     return f"blocks{'+'.join(numbers[block] for block in blocks)}"
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_sentence(text: str) -> bool:
+    return text in {"all", "last"} or bool(_COUNTED.fullmatch(text) or _RANGE.fullmatch(text))
+
+
 def _guess(text: str, words: tuple[str, ...]) -> str:
-    return nearest(text.partition(":")[0], words).partition("allowed")[0]
+    """Say what may have been meant, as a sentence that another follows; "" where nothing is near."""
+    written = _DASHES.sub("-", "".join(text.lower().split()))
+    if _is_sentence(written):
+        return f"did you mean {written!r}? "
+    if listed := _LIST.fullmatch(written):
+        return f"did you mean the list [{listed[1].replace(',', ', ')}]? "
+    if re.search("[0-9]{5}", written):
+        return "a number has four digits at most; "
+    word, _, count = written.partition(":")
+    guess = nearest(word, words).partition("allowed")[0]
+    if re.fullmatch(_NUMBER, count):
+        return re.sub(rf"'(first|last|every|{GREEDY})'", rf"'\1:{count}'", guess)
+    return guess
 
 
 def _greedy_count(expression: BlocksExpression) -> int | None:
@@ -184,16 +235,12 @@ def resolve_blocks(expression: BlocksExpression, block_count: int) -> tuple[int,
     except ValueError as error:
         raise ConfigError(str(error)) from None
     numbers = expression if isinstance(expression, tuple) else _expand(str(expression).strip(), block_count)
-    if not numbers:
-        raise ConfigError(f"blocks {expression!r} select none of {block_count} blocks; allowed: {_GRAMMAR}")
-    outside = [number for number in numbers if not 0 <= number < block_count]
-    if outside:
+    if outside := [number for number in numbers if number >= block_count]:
+        written = list(expression) if isinstance(expression, tuple) else expression
         raise ConfigError(
-            f"blocks {expression!r} name block {outside[0]}, but the encoder has blocks 0 to "
+            f"blocks {written!r} name block {outside[0]}, but the encoder has blocks 0 to "
             f"{block_count - 1}; they are counted from 0"
         )
-    if len(set(numbers)) != len(numbers):
-        raise ConfigError(f"blocks {expression!r} name a block twice; name each once")
     return tuple(sorted(numbers))
 
 
@@ -204,8 +251,10 @@ def _expand(text: str, block_count: int) -> tuple[int, ...]:
         return (block_count - 1,)
     if match := _COUNTED.fullmatch(text):
         word, count = match[1], int(match[2])
-        if not 1 <= count <= block_count:
-            raise ConfigError(f"blocks {text!r}: {count} is not between 1 and {block_count}")
+        if count > block_count:
+            raise ConfigError(
+                f"blocks {text!r}: {count} is not between 1 and {block_count}, the number of the encoder's blocks"
+            )
         chosen = {
             "first": range(count),
             "last": range(block_count - count, block_count),

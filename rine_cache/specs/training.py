@@ -8,16 +8,12 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, ConfigDict, Fiel
 
 from rine_cache.errors import nearest
 from rine_cache.specs.base import Name, Spec
-from rine_cache.specs.blocks import BlocksExpression, check_blocks
+from rine_cache.specs.blocks import BlocksExpression, check_blocks, read_expression
 from rine_cache.specs.encoding import Tap
 from rine_cache.specs.grid import AXES, expand_grid
 
 # What stands in the place of blocks for a head that reads the encoder's embedding instead.
 EMBEDDING = "embedding"
-
-
-def _list_as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _understood(value: BlocksExpression) -> BlocksExpression:
@@ -32,9 +28,9 @@ def _understood_or_embedding(value: BlocksExpression) -> BlocksExpression:
         raise ValueError(f"{error}; or {EMBEDDING}") from None
 
 
-Blocks = Annotated[BlocksExpression, BeforeValidator(_list_as_tuple), AfterValidator(_understood)]
+Blocks = Annotated[BlocksExpression, BeforeValidator(read_expression), AfterValidator(_understood)]
 BlocksOrEmbedding = Annotated[
-    BlocksExpression, BeforeValidator(_list_as_tuple), AfterValidator(_understood_or_embedding)
+    BlocksExpression, BeforeValidator(read_expression), AfterValidator(_understood_or_embedding)
 ]
 
 

@@ -1,4 +1,5 @@
-# One method on many subsets of its blocks. Its heads are scored by `score`, as those of an experiment are.
+# One method on many subsets of its blocks. Its heads are scored by `score`, as those of an experiment are, and their
+# folder is not declared either.
 
 
 rule ablate:
@@ -6,7 +7,9 @@ rule ablate:
         train=train_files,
         validation=validation_files,
     output:
-        heads=directory("results/heads/{ablation}"),
+        index="results/heads/{ablation}/heads.json",
+        experiment="results/heads/{ablation}/experiment.json",
+        subsets="results/heads/{ablation}/subsets.parquet",
     log:
         "results/logs/ablate/{ablation}.log",
     benchmark:
@@ -22,17 +25,18 @@ rule ablate:
         subsets=subset_options,
         training_set=training_set_json,
         files=train_options,
+        heads="results/heads/{ablation}",
         device=CONFIG.device,
     message:
         "training the heads of ablation {wildcards.ablation}"
     shell:
         "rine-cache ablate train {params.experiment:q} --method {params.method:q} {params.subsets} {params.files} "
-        "--training-set {params.training_set:q} --out {output.heads:q} --device {params.device} --log {log:q}"
+        "--training-set {params.training_set:q} --out {params.heads:q} --device {params.device} --log {log:q}"
 
 
 rule evaluate_ablation:
     input:
-        heads="results/heads/{ablation}",
+        experiment="results/heads/{ablation}/experiment.json",
         scores=ablation_scores,
     output:
         metrics="results/metrics/{ablation}.parquet",
@@ -49,13 +53,13 @@ rule evaluate_ablation:
     message:
         "measuring the heads of ablation {wildcards.ablation}"
     shell:
-        "rine-cache evaluate {input.heads:q}/experiment.json --name {wildcards.ablation} --encoder {params.encoder:q} "
+        "rine-cache evaluate {input.experiment:q} --name {wildcards.ablation} --encoder {params.encoder:q} "
         "--benchmark {params.benchmark:q} {params.files} --out {output.metrics:q} --log {log:q}"
 
 
 rule draw_ablation:
     input:
-        heads="results/heads/{ablation}",
+        subsets="results/heads/{ablation}/subsets.parquet",
         metrics="results/metrics/{ablation}.parquet",
     output:
         table="results/ablations/{ablation}.parquet",
@@ -69,11 +73,12 @@ rule draw_ablation:
         "../../environment.yml"
     params:
         spec=ablation_json,
+        heads=drawn_heads,
         benchmark=ablation_benchmark_json,
         figures=figure_options,
     message:
         "drawing ablation {wildcards.ablation}"
     shell:
-        "rine-cache ablate draw {params.spec:q} --heads {input.heads:q} --metrics {input.metrics:q} "
+        "rine-cache ablate draw {params.spec:q} --heads {params.heads:q} --metrics {input.metrics:q} "
         "--benchmark {params.benchmark:q} --out {output.table:q} --markdown {output.markdown:q} {params.figures} "
         "--log {log:q}"

@@ -337,6 +337,12 @@ def train_options(wildcards, input):
     )
 
 
+def heads_of(wildcards):
+    """Name what says which heads are scored: the index of trained ones, the folder of imported ones."""
+    folder = f"results/heads/{wildcards.experiment}"
+    return folder if wildcards.experiment in OFFICIAL else f"{folder}/heads.json"
+
+
 def scored_features(wildcards):
     """Name the cache that is scored."""
     return features_of(wildcards.experiment, wildcards.dataset, wildcards.view)
@@ -451,6 +457,11 @@ def ablation_scores(wildcards):
         for view, dataset in sorted(BENCHMARKS[spec.benchmark].sources(spec.protocol))
         if dataset in PRESENT
     ]
+
+
+def drawn_heads(wildcards, input):
+    """Name the folder of an ablation's heads."""
+    return str(Path(input.subsets).parent)
 
 
 def ablation_json(wildcards):

@@ -1,12 +1,14 @@
 # Caches to trained heads, and heads to scores. No image is read from here on.
 
 
+# What it declares is the index of the heads, and not their folder: Snakemake deletes what it declares before a job and
+# after a failed one, and heads that are finished are not to be trained again.
 rule train:
     input:
         train=train_files,
         validation=validation_files,
     output:
-        heads=directory("results/heads/{experiment}"),
+        index="results/heads/{experiment}/heads.json",
     log:
         "results/logs/train/{experiment}.log",
     benchmark:
@@ -22,12 +24,13 @@ rule train:
         experiment=experiment_json,
         training_set=training_set_json,
         files=train_options,
+        heads="results/heads/{experiment}",
         device=CONFIG.device,
     message:
         "training the heads of {wildcards.experiment}"
     shell:
         "rine-cache train {params.experiment:q} {params.files} --training-set {params.training_set:q} "
-        "--out {output.heads:q} --device {params.device} --log {log:q}"
+        "--out {params.heads:q} --device {params.device} --log {log:q}"
 
 
 rule import_heads:
@@ -53,7 +56,7 @@ rule import_heads:
 
 rule score:
     input:
-        heads="results/heads/{experiment}",
+        heads=heads_of,
         features=scored_features,
         manifest="results/manifests/{dataset}.parquet",
     output:
@@ -70,10 +73,11 @@ rule score:
     resources:
         gpu=int(CONFIG.gpu),
     params:
+        heads="results/heads/{experiment}",
         device=CONFIG.device,
     message:
         "scoring {wildcards.dataset} through {wildcards.view} with the heads of {wildcards.experiment}"
     shell:
-        "rine-cache score --heads {input.heads:q} --features {input.features:q} --manifest {input.manifest:q} "
+        "rine-cache score --heads {params.heads:q} --features {input.features:q} --manifest {input.manifest:q} "
         "--dataset {wildcards.dataset} --view {wildcards.view} --out {output.scores:q} --device {params.device} "
         "--log {log:q}"
