@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rine_cache.leaderboard import write_leaderboard
+from rine_cache.published import COLUMNS
 from tests.boards import BENCHMARK, board, measured, published
 from tests.conftest import refused
 
@@ -97,3 +98,23 @@ def test_what_latex_cannot_print_is_told(
 def test_csv_is_read_back(export: Callable[..., Answer]) -> None:
     rows = list(csv.DictReader(export("--benchmark", "bench", "--format", "csv").out.splitlines()))
     assert [row["method"] for row in rows] == ["RINE", "UnivFD", "<AIDE>"]
+
+
+def test_building_refuses_published_numbers_that_no_benchmark_can_hold(
+    rine_cache: Callable[..., Answer], config: Path, tmp_path: Path
+) -> None:
+    benchmark, numbers = config.with_name("bench.yaml"), tmp_path / "numbers.csv"
+    given = ("--published", numbers, "--benchmark", benchmark, "--out", tmp_path / "built.parquet")
+    for change, status, told in (
+        ({"test_set": "admm"}, 2, "line 2 (RINE, admm) names test set 'admm', which protocol 'bench-2' of benchmark"),
+        ({"benchmark": "benchh"}, 0, "names benchmark 'benchh', which no benchmark file of the configuration defines"),
+    ):
+        row = {name: value for name, value in published(**change).items() if name in COLUMNS}
+        with numbers.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer.writeheader()
+            writer.writerow(row)
+        answer = rine_cache("leaderboard", "build", *given)
+        assert answer.status == status
+        assert told in answer.err
+        assert (tmp_path / "built.parquet").exists() == (status == 0)
