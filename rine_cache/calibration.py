@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from rine_cache.layouts.entry import FAKE
 from rine_cache.specs.base import Spec
 from rine_cache.thresholds import lowest_threshold, most_accurate_threshold
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # False-positive rates that thresholds are chosen for, in percent.
 FALSE_POSITIVE_PERCENTS = (1, 5)
+# How many validation logits of a class are kept with a head at most: a step of one percent between two.
+KEPT_LOGITS = 101
 # Between which the root mean square of the calibrated logits is looked for; see `_temperature`.
 _FLATTEST, _SHARPEST = 0.01, 100.0
 
@@ -64,6 +67,9 @@ class Calibration(Spec):
         one class is lacking.
     thresholds
         One for each of `FALSE_POSITIVE_PERCENTS`.
+    real_logits, fake_logits
+        Of each class, the validation logits in ascending order, or where there are more than `KEPT_LOGITS` so many of
+        them, evenly spaced from the lowest to the highest. Empty for heads of before they were kept.
     """
 
     n_real: int
@@ -72,6 +78,16 @@ class Calibration(Spec):
     reason: str = ""
     most_accurate: float | None = None
     thresholds: tuple[ChosenThreshold, ...]
+    real_logits: tuple[float, ...] = ()
+    fake_logits: tuple[float, ...] = ()
+
+    def share_above(self, label: int, logit: float) -> float | None:
+        """Return the share of a class's validation images whose logit is above this one; null where none is kept.
+
+        Exact for `KEPT_LOGITS` images or fewer, else to about a hundredth.
+        """
+        kept = self.fake_logits if label == FAKE else self.real_logits
+        return sum(other > logit for other in kept) / len(kept) if kept else None
 
     def probability(self, logit: float) -> float | None:
         """Return the calibrated chance that an image of this logit is fake."""
@@ -98,7 +114,15 @@ def calibrate(labels: NDArray[np.integer], logits: NDArray[np.floating]) -> Cali
         reason=reason,
         most_accurate=most_accurate_threshold(fake, wide) if fake.any() and not fake.all() else None,
         thresholds=tuple(_threshold(percent, wide[~fake], wide[fake]) for percent in FALSE_POSITIVE_PERCENTS),
+        real_logits=_kept(wide[~fake]),
+        fake_logits=_kept(wide[fake]),
     )
+
+
+def _kept(logits: NDArray[np.float64]) -> tuple[float, ...]:
+    """Sort a class's logits, and keep evenly spaced ones where there are many."""
+    places = np.linspace(0, len(logits) - 1, min(len(logits), KEPT_LOGITS)).round().astype(int)  # (Q,)
+    return tuple(np.sort(logits)[places].round(4).tolist())
 
 
 def _temperature(fake: NDArray[np.bool_], logits: NDArray[np.float64]) -> tuple[float | None, str]:

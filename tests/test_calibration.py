@@ -9,7 +9,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_curve
 
-from rine_cache.calibration import Calibration, calibrate
+from rine_cache.calibration import KEPT_LOGITS, Calibration, calibrate
 
 
 def drawn(real: int = 400, fake: int = 300, scale: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -124,3 +124,22 @@ def test_a_rate_that_no_single_image_is_has_no_threshold(real: int, known: list[
 def test_it_survives_being_written_as_json_bit_for_bit() -> None:
     found = calibrate(*drawn())
     assert Calibration.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(("count", "tolerance"), [(1, 0.0), (7, 0.0), (101, 0.0), (102, 0.011), (5000, 0.011)])
+def test_the_share_of_validation_images_above_a_logit(count: int, tolerance: float) -> None:
+    rng = np.random.default_rng(count)
+    real, fake = rng.normal(-1, 1, count), rng.normal(1, 2, 40).round(1)
+    labels = np.repeat([0, 1], [count, 40])
+    found = Calibration.model_validate_json(calibrate(labels, np.concatenate([real, fake])).model_dump_json())
+    assert len(found.real_logits) == min(count, KEPT_LOGITS)
+    for logit in (*rng.normal(0, 2, 50), -99.0, 99.0):
+        assert found.share_above(0, logit) == pytest.approx((real > logit).mean(), abs=tolerance + 1e-12)
+        assert found.share_above(1, logit) == pytest.approx((fake > logit).mean())
+
+
+def test_no_share_is_told_where_no_logits_were_kept() -> None:
+    found = calibrate(np.zeros(5, np.int64), np.zeros(5))
+    assert found.share_above(1, 0.0) is None
+    old = Calibration.model_validate(found.model_dump(exclude={"real_logits", "fake_logits"}))
+    assert old.share_above(0, 0.0) is None

@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from rine_cache.errors import ResultsError
-from rine_cache.published import COLUMNS, SOURCE_KINDS, read_published
+from rine_cache.published import COLUMNS, SOURCE_KINDS, check_published, read_published
+from rine_cache.specs.base import parse, read_yaml
+from rine_cache.specs.benchmark import BenchmarkSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,3 +152,140 @@ def test_a_line_with_too_many_fields_is_refused(write_csv: Callable[..., Path]) 
     path = write_csv({})
     path.write_text(path.read_text() + ",".join(ROW.values()).replace("a paper, Table 1", "x") + ",,,\n")
     assert "published.csv" in refusal(path)
+
+
+@pytest.mark.parametrize("value", ["100.01", "81,78", "81.78%"])
+def test_a_refused_value_is_shown(write_csv: Callable[..., Path], value: str) -> None:
+    assert f"has no value from 0 to 100: found {value!r}" in refusal(write_csv({"value": value}))
+
+
+def test_the_line_is_that_of_the_file_whatever_stands_in_the_fields(write_csv: Callable[..., Path]) -> None:
+    path = write_csv({"source": "one\ntwo\nthree"}, {"value": "900"})
+    assert "published.csv, line 5 (" in refusal(path)
+
+
+def test_bytes_that_are_not_utf8_are_told_by_line(write_csv: Callable[..., Path]) -> None:
+    path = write_csv({}, {"method": "Müller"})
+    path.write_bytes(path.read_text(encoding="utf-8").encode("latin-1"))
+    message = refusal(path)
+    assert "line 3 is not UTF-8 (byte 0xfc)" in message
+    assert "CSV UTF-8" in message
+
+
+@pytest.mark.parametrize("content", ["", " \n\n", "\ufeff"])
+def test_an_empty_file_is_told_with_the_columns(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "published.csv"
+    path.write_text(content, encoding="utf-8")
+    assert "published.csv is empty; its first line names the columns: benchmark,protocol," in refusal(path)
+
+
+def test_a_header_alone_is_refused(write_csv: Callable[..., Path]) -> None:
+    assert "has a header and no numbers below it" in refusal(write_csv())
+
+
+def test_what_spreadsheets_do_to_a_file_does_not_matter(write_csv: Callable[..., Path]) -> None:
+    path = write_csv({}, {"method": "  Müller\N{NO-BREAK SPACE}", "note": "a\r\nb"})
+    plain = read_published(path)
+    assert plain["method"].to_list() == ["RINE", "Müller"]
+    text = path.read_bytes().decode("utf-8")
+    for line_end in ("\n", "\r\n"):
+        path.write_bytes("\ufeff".encode() + text.replace("\r\n", line_end).encode("utf-8") + line_end.encode())
+        assert read_published(path).drop("note").equals(plain.drop("note"))
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_another_separator_is_named(write_csv: Callable[..., Path], separator: str, name: str) -> None:
+    path = write_csv({})
+    path.write_text(path.read_text().replace(",", separator))
+    assert f"is separated by {name}; separate it by commas" in refusal(path)
+
+
+def test_a_comma_for_a_decimal_point_is_told(write_csv: Callable[..., Path]) -> None:
+    path = write_csv({})
+    path.write_text(path.read_text().replace("81.78", "81,78"))
+    assert "line 2 has 15 fields, the header 14" in refusal(path)
+
+
+def test_a_line_with_too_few_fields_is_refused(write_csv: Callable[..., Path]) -> None:
+    path = write_csv({}, {})
+    path.write_text(path.read_text().rstrip().rpartition(",")[0] + "\n")
+    assert "line 3 has 13 fields, the header 14" in refusal(path)
+
+
+def test_a_quote_that_is_not_closed_is_refused(write_csv: Callable[..., Path]) -> None:
+    path = write_csv({})
+    path.write_text(path.read_text().rstrip() + '\n"genimage,' + "x\n")
+    assert "line 3 is not CSV" in refusal(path)
+
+
+def test_a_column_that_is_there_twice_is_refused(write_csv: Callable[..., Path]) -> None:
+    path = write_csv({})
+    path.write_text("\n".join(f"{line},x" for line in path.read_text().splitlines()).replace(",x", ",note", 1))
+    assert "has the column 'note' twice" in refusal(path)
+
+
+def test_fractions_are_suspected_where_a_sources_every_accuracy_is_at_most_1(write_csv: Callable[..., Path]) -> None:
+    small = [{"value": value, "test_set": name, "source": "b"} for value, name in (("0.81", "adm"), ("1.0", "glide"))]
+    message = refusal(write_csv({}, *small))
+    assert "line 3: every acc of the source 'b' (2 in all) is at most 1, which looks like fractions" in message
+    assert read_published(write_csv({}, *small, {"value": "60", "source": "b"})).height == 4
+    assert read_published(write_csv(*[{**row, "metric": "fake_acc"} for row in small])).height == 2
+
+
+@pytest.fixture
+def benchmarks() -> list[BenchmarkSpec]:
+    folder = COMMITTED.parent / "benchmarks"
+    return [parse(BenchmarkSpec, read_yaml(path), str(path)) for path in sorted(folder.glob("*.yaml"))]
+
+
+def test_the_committed_numbers_fit_the_committed_benchmarks(benchmarks: list[BenchmarkSpec]) -> None:
+    assert check_published(sorted(COMMITTED.parent.glob("published*.csv")), benchmarks) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"protocol": "genimage8"},
+            "names protocol 'genimage8', which benchmark 'genimage' does not define; did you mean 'genimage-8'?",
+        ),
+        (
+            {"test_set": "big-gan"},
+            "names test set 'big-gan', which protocol 'genimage-8' of benchmark 'genimage' does not average; did you "
+            "mean 'biggan'?",
+        ),
+        ({"metric": "ACC"}, "names metric 'ACC'; did you mean 'acc'? allowed: "),
+    ],
+)
+def test_a_name_that_the_benchmark_lacks_is_refused_with_the_nearest(
+    write_csv: Callable[..., Path], benchmarks: list[BenchmarkSpec], change: dict[str, str], message: str
+) -> None:
+    path = write_csv({}, {"method": "Odd", **change})
+    with pytest.raises(ResultsError) as caught:
+        check_published([path], benchmarks)
+    assert "published.csv, line 3 (Odd, " in str(caught.value)
+    assert message in str(caught.value)
+    assert check_published([path], []) == []  # benchmarks that the configuration does not define are not its business
+
+
+def test_a_benchmark_named_almost_like_one_of_the_configuration_is_doubted(
+    write_csv: Callable[..., Path], benchmarks: list[BenchmarkSpec]
+) -> None:
+    path = write_csv({}, {"benchmark": "genimages"}, {"benchmark": "genimages", "test_set": "x"}, {"benchmark": "mine"})
+    (doubt,) = check_published([path], benchmarks)
+    assert "line 3 (RINE, mean) names benchmark 'genimages'" in doubt
+    assert "did you mean 'genimage'?" in doubt
+
+
+def test_a_number_that_is_stated_twice_is_refused(write_csv: Callable[..., Path]) -> None:
+    with pytest.raises(
+        ResultsError, match=r"line 4 \(RINE, mean\) states the same number as .*, line 2 \(RINE, mean\)"
+    ):
+        check_published([write_csv({}, {"source": "another"}, {"value": "99"})], [])
+    told_apart = [{}, {"source": "another"}, {"note": "resized"}, {"protocol_as_published": "calibrated"}]
+    assert check_published([write_csv(*told_apart)], []) == []
+
+
+def test_a_file_that_is_given_twice_states_everything_twice(write_csv: Callable[..., Path]) -> None:
+    with pytest.raises(ResultsError, match="states the same number"):
+        check_published([write_csv({})] * 2, [])

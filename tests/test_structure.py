@@ -37,9 +37,15 @@ LAYERS = (
         "evaluate",
         "published",
         "ties",
+        "published_differences",
+        "leaderboard_changes",
+        "paper_table",
+        "paper_formats",
+        "leaderboard_figure",
         "leaderboard",
         "report",
         "predict",
+        "image_paths",
     }
     | {
         "ablation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from rine_cache.cli.options import IN_PATH
 if TYPE_CHECKING:
     from rine_cache.specs.base import Spec
     from rine_cache.specs.config import Config
+
+LOG = logging.getLogger(__name__)
 
 
 @click.group()
@@ -30,16 +33,16 @@ def check(path: Path) -> None:
       rine-cache config check config/config.yaml
     """
     from rine_cache.inventory import missing_for_testing, missing_for_training, take_inventory
-    from rine_cache.published import read_published
+    from rine_cache.published import check_published
     from rine_cache.specs.config import load_benchmarks, load_config
 
     loaded = load_config(path)
     benchmarks = load_benchmarks(loaded, Path())
+    for doubt in check_published([Path(published) for published in loaded.published], benchmarks.values()):
+        LOG.warning("%s", doubt)
     heads = {name: _heads_of(loaded, name) for name in loaded.ablations}
     ablations = f", {len(heads)} ablations" if heads else ""
     click.echo(f"{path} is valid: {len(loaded.experiments)} experiments, {len(benchmarks)} benchmarks{ablations}")
-    for published in loaded.published:
-        read_published(Path(published))
     holdings = take_inventory(loaded, benchmarks.values(), Path("results"))
     for name in loaded.datasets:
         click.echo(f"data set {name}: {holdings[name].state} ({holdings[name].root})")

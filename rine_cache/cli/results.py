@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import click
 
+from rine_cache.cli import leaderboard_use
 from rine_cache.cli.options import IN_PATH, OUT_FILE, log_option
+
+LOG = logging.getLogger(__name__)
 
 
 @click.command()
@@ -48,7 +52,11 @@ def evaluate(
 
 @click.group()
 def leaderboard() -> None:
-    """Build the leaderboard from metrics and published numbers, or show it."""
+    """Build the leaderboard from metrics and published numbers, show it, hold it against papers, export it."""
+
+
+for command in (leaderboard_use.diff, leaderboard_use.export, leaderboard_use.compare):
+    leaderboard.add_command(command)
 
 
 @leaderboard.command()
@@ -78,11 +86,14 @@ def build(
     """
     from rine_cache.leaderboard import build_leaderboard, count_all_passes, write_csv, write_leaderboard
     from rine_cache.markdown import write_markdown
+    from rine_cache.published import check_published
     from rine_cache.report import render_markdown
     from rine_cache.specs.base import parse_argument
     from rine_cache.specs.benchmark import BenchmarkSpec
 
     specs = [parse_argument(BenchmarkSpec, benchmark) for benchmark in benchmarks]
+    for doubt in check_published(published, specs):
+        LOG.warning("%s", doubt)
     table = build_leaderboard(metrics, published, specs, duplicates)
     passes = count_all_passes(metrics)
     write_leaderboard(table, out, passes)
