@@ -126,7 +126,7 @@ def test_one_module_knows_hdf5_and_none_knows_snakemake() -> None:
         ("rine_cache.features", "rine_cache.encoders PIL open_clip"),
         ("rine_cache.leaderboard", "torch h5py PIL"),
         ("rine_cache.evaluate", "torch h5py PIL"),
-        ("rine_cache.bootstrap", "torch h5py PIL polars"),
+        ("rine_cache.bootstrap", "torch h5py PIL"),
         ("rine_cache.leaderboard", "numba"),
         ("rine_cache.ablation_table", "torch h5py PIL matplotlib"),
         ("rine_cache.report", "torch h5py PIL"),
