@@ -36,7 +36,12 @@ rule leaderboard:
         duplicates="results/audits/all/duplicates.parquet",
     output:
         table="results/leaderboard.parquet",
-        csv="results/leaderboard.csv",
+        csv=report(
+            "results/leaderboard.csv",
+            caption="../report/leaderboard_table.rst",
+            category="Leaderboard",
+            labels={"as": "table"},
+        ),
         markdown="results/leaderboard.md",
     log:
         "results/logs/leaderboard.log",
@@ -61,7 +66,15 @@ rule matrix:
     output:
         table="results/matrices/{matrix}.parquet",
         markdown="results/matrices/{matrix}.md",
-        figures=multiext("results/matrices/{matrix}", ".svg", ".png"),
+        figures=[
+            report(
+                "results/matrices/{matrix}.svg",
+                caption="../report/matrix.rst",
+                category="Matrices",
+                labels={"matrix": "{matrix}"},
+            ),
+            "results/matrices/{matrix}.png",
+        ],
     log:
         "results/logs/matrix/{matrix}.log",
     benchmark:
