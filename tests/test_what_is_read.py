@@ -120,7 +120,7 @@ def bytes_read(folder: Path) -> int:
     [
         ("all", 12, 1, "4 GiB"),
         ("last:6", 6, 1, "4 GiB"),
-        ("[0, 2, 3, 5, 8, 11]", 6, 1, "2 MiB"),  # window after window
+        ("[0, 2, 3, 5, 8, 11]", 6, 1, "4 MiB"),  # window after window
         ("every:2", 6, 3, "4 GiB"),
         ("last", 1, 3, "4 GiB"),
     ],
