@@ -37,6 +37,8 @@ LAYERS = (
         "leaderboard",
         "report",
         "predict",
+        "curves",
+        "page",
     }
     | {
         "ablation",
@@ -119,6 +121,8 @@ def test_one_module_knows_hdf5_and_none_knows_snakemake() -> None:
         ("rine_cache.evaluate", "torch h5py PIL"),
         ("rine_cache.ablation_table", "torch h5py PIL matplotlib"),
         ("rine_cache.report", "torch h5py PIL"),
+        ("rine_cache.curves", "torch h5py PIL"),
+        ("rine_cache.page.build", "torch h5py PIL matplotlib"),
         ("rine_cache.extract", "torch open_clip"),
         ("rine_cache.cli.main", "torch h5py PIL polars pydantic numpy sklearn"),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from rine_cache.cli.options import IN_PATH, OUT_FILE, log_option
+from rine_cache.cli.page import curves, page
 
 
 @click.command()
@@ -49,6 +50,10 @@ def evaluate(
 @click.group()
 def leaderboard() -> None:
     """Build the leaderboard from metrics and published numbers, or show it."""
+
+
+leaderboard.add_command(page)
+leaderboard.add_command(curves)
 
 
 @leaderboard.command()
