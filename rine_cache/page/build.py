@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -95,6 +96,7 @@ def build_page(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["script_json"] = _script_json
+    environment.filters["prose"] = _prose
     return environment.from_string(_template("page.html.j2")).render(
         style=_template("page.css"),
         scale=SCALE,
@@ -156,6 +158,12 @@ def _script_json(value: Any) -> jinja2.utils.markupsafe.Markup:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return jinja2.utils.markupsafe.Markup(text)  # noqa: S704 - escaped above
+
+
+def _prose(text: str) -> jinja2.utils.markupsafe.Markup:
+    """Escape a sentence of a benchmark file, and set what stands in backticks as code."""
+    escaped = str(jinja2.utils.markupsafe.escape(text))
+    return jinja2.utils.markupsafe.Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))  # noqa: S704 - escaped
 
 
 def _within_script(program: str) -> str:

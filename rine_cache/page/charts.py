@@ -106,13 +106,8 @@ def _curves(x: alt.X, y: alt.Y, *, points: bool = False) -> alt.LayerChart:
         .mark_line(strokeWidth=0.8, opacity=0.45, color="var(--muted)")
         .encode(detail="line:N", tooltip=tooltip)
     )
-    front = base.transform_filter("datum.shown").mark_line(strokeJoin="round").encode(**_coloured(), tooltip=tooltip)
-    layers = [background, front]
-    if points:
-        colour = alt.Color("line:N", sort=None, scale=alt.Scale(range=_LINES))
-        dots = base.transform_filter("datum.shown").mark_point(filled=True, size=28, opacity=1)
-        layers.append(dots.encode(color=colour, tooltip=tooltip))
-    return alt.layer(*layers)
+    front = base.transform_filter("datum.shown").mark_line(strokeJoin="round", point={"size": 28} if points else False)
+    return alt.layer(background, front.encode(**_coloured(), tooltip=tooltip))
 
 
 def _diagonal() -> alt.Chart:
@@ -152,7 +147,7 @@ def _histogram() -> alt.LayerChart:
         alt.Chart()
         .mark_bar(opacity=0.55, binSpacing=0)
         .encode(
-            x=_axis_x("score", (0, 1), percent=False),
+            x=alt.X("x:Q", bin="binned", title="score", axis=alt.Axis(grid=False, tickCount=5)),
             x2="x2:Q",
             y=alt.Y("y:Q", stack=None, title="share of the class", axis=alt.Axis(format=_PERCENT, tickCount=5)),
             color=alt.Color("label:N", scale=_CLASSES),
@@ -184,12 +179,13 @@ def _size() -> alt.LayerChart:
             alt.Tooltip("y:Q", title="mean, %", format=".2f"),
         ],
     )
-    names = (
-        base.transform_filter("datum.named")
-        .mark_text(align="left", dx=8, dy=-6, fontSize=11, color="var(--ink)", limit=150)
+    names = [
+        base.transform_filter(f"datum.name === '{side}'")
+        .mark_text(align=align, dx=dx, dy=-7, fontSize=11, color="var(--ink)", limit=170)
         .encode(text="line:N")
-    )
-    return alt.layer(whiskers, dots, names)
+        for side, align, dx in (("right", "left", 7), ("left", "right", -7))
+    ]
+    return alt.layer(whiskers, dots, *names)
 
 
 def _ablation() -> alt.LayerChart:
@@ -204,14 +200,17 @@ def _ablation() -> alt.LayerChart:
         alt.Tooltip("std:Q", title="std over seeds", format=".2f"),
         alt.Tooltip("loss:Q", title="validation loss", format=".4f"),
     ]
-    band = base.transform_filter("datum.mean").mark_area(opacity=0.14, color="var(--ink)").encode(
+    band = base.transform_filter("datum.mean && !datum.level").mark_area(opacity=0.14, color="var(--ink)").encode(
         y=alt.Y("low:Q", title="%"), y2="high:Q"
     )
-    faint = base.transform_filter("!datum.mean").mark_line(opacity=0.8).encode(**_coloured(), tooltip=tooltip)
-    strong = base.transform_filter("datum.mean").mark_line(
+    faint = base.transform_filter("!datum.mean && !datum.level").mark_line(opacity=0.8).encode(**_coloured(), tooltip=tooltip)
+    strong = base.transform_filter("datum.mean && !datum.level").mark_line(
         color="var(--ink)", strokeWidth=2.4, point={"filled": True, "color": "var(--ink)", "size": 26}
     ).encode(tooltip=tooltip)
-    ring = base.transform_filter("datum.lowest").mark_point(
+    level = alt.Chart().transform_filter("datum.level").encode(y=alt.Y("y:Q", title="%"))
+    rule = level.mark_rule(strokeDash=[5, 3], color="var(--ink)", opacity=0.7).encode(tooltip=tooltip)
+    name = level.mark_text(align="left", x=6, dy=-7, fontSize=11, color="var(--ink)").encode(text="x:N")
+    ring = base.transform_filter("datum.lowest && !datum.level").mark_point(
         size=130, color="var(--accent)", strokeWidth=2, filled=False
     ).encode(tooltip=tooltip)
-    return alt.layer(band, faint, strong, ring)
+    return alt.layer(band, faint, strong, ring, rule, name)

@@ -151,7 +151,8 @@ def _fill(rows: pl.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any], dic
     filled: set[tuple[int, str, str]] = set()
     table: dict[str, dict[str, dict[str, dict[int, Any]]]] = {}
     counts: dict[str, dict[int, tuple[Any, ...]]] = {}
-    for row in rows.iter_rows(named=True):
+    used = [*_LINE, *_COUNTS, *fields, "metric", "test_set", "rank", "coverage", "seed_count", "trainable_parameters"]
+    for row in rows.select(used).iter_rows(named=True):
         key = tuple(row[column] for column in _LINE)
         place = (row["metric"], row["test_set"])
         while (index := index_of.setdefault(key, len(index_of)), *place) in filled:

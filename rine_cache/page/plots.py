@@ -83,6 +83,7 @@ def block_weights(curves: pl.DataFrame) -> list[dict[str, Any]]:
             "y": _rounded(points["y"]),
         }
         for (method, training_set), points in lines
+        if points.height > 1  # of one block alone the weight is 1
     ]
 
 
@@ -132,11 +133,16 @@ def robustness(
 
 
 def ablation_payload(table: pl.DataFrame, spec: AblationSpec) -> dict[str, Any]:
-    """Describe an ablation: per family and metric, values by subset, for each test set and their mean."""
+    """Describe an ablation: per family and metric, values by subset, for each test set and their mean.
+
+    Single subsets, such as ``all``, are levels to compare the families with; without a family they are one themselves.
+    """
     test_sets = test_sets_of(table)
     columns = [MEAN, *test_sets] if len(test_sets) > 1 else test_sets
     families = []
-    for family, rows in families_of(table).items():
+    parts = families_of(table)
+    levels = parts.pop("") if len(parts) > 1 and "" in parts else table.clear()
+    for family, rows in parts.items():
         title, axis = _FAMILIES[family]
         curves = []
         for metric in spec.metrics:
@@ -153,11 +159,16 @@ def ablation_payload(table: pl.DataFrame, spec: AblationSpec) -> dict[str, Any]:
                     }
                 )
         families.append({"title": title, "axis": axis, "curves": curves})
+    single = [
+        {"metric": row["metric"], "label": _subset_label(row, ""), "y": row["value"], "std": row["std"]}
+        for row in levels.filter(test_set=columns[0]).drop_nulls("value").iter_rows(named=True)
+    ]
     return {
         "title": spec.title,
         "about": " ".join([f"{describe_ablation(spec)}. Blocks are counted from 1 here.", *remarks_on(table)]),
         "metrics": [{"id": metric, "title": metric_title(metric)} for metric in spec.metrics],
         "families": families,
+        "levels": single,
     }
 
 

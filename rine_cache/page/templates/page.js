@@ -1,6 +1,7 @@
 "use strict";
 // What the page does in a browser: tabs, tables, filters, plots. Text is only ever set as text, never as markup.
 (() => {
+  const ERRORS = 1; // what Vega may write to the console; of a layer without rows it would warn
   const MEAN = "mean", DASH = "–", MINUS = "−", SHOWN_LINES = 8, PRINTED_COLUMNS = 12;
   const STEPS = document.querySelectorAll(".steps")[0]?.children.length ?? 11;
   const CHARTS = JSON.parse(document.getElementById("charts").textContent);
@@ -135,9 +136,9 @@
         const sorted = this.sort.column === key ? (this.sort.descending ? "descending" : "ascending") : null;
         return make("th", { scope: "col", "data-column": key, class: kind, "aria-sort": sorted }, make("button", { type: "button" }, ...breakable(text)));
       };
-      return make("tr", {}, head("*method", "method", "text"), withRest ? head("*rank", "rank") : null,
+      return make("tr", {}, head("*method", "method", "text"), withRest && this.anyRank ? head("*rank", "rank") : null,
         ...columns.map((column) => head(column, title(column), column === MEAN ? "mean" : null)),
-        ...(withRest ? [head("*coverage", "coverage"), head("*images", "real + fake"), make("th", { scope: "col", class: "text", "data-column": "" }, make("button", { type: "button", disabled: true }, "source and notes"))] : []));
+        ...(withRest ? [head("*coverage", "coverage"), this.anyCount ? head("*images", "real + fake") : null, make("th", { scope: "col", class: "text", "data-column": "" }, make("button", { type: "button", disabled: true }, "source and notes"))] : []).filter(Boolean));
     }
 
     caption(id) {
@@ -150,7 +151,7 @@
       const line = this.protocol.lines[index];
       const row = make("tr", { "data-line": index });
       row.append(this.nameCell(line));
-      if (withRest) row.append(make("td", { class: "rank", tabindex: -1, "data-column": "*rank" }, this.at(MEAN, "rank", index) === null ? "" : String(this.at(MEAN, "rank", index))));
+      if (withRest && this.anyRank) row.append(make("td", { class: "rank", tabindex: -1, "data-column": "*rank" }, this.at(MEAN, "rank", index) === null ? "" : String(this.at(MEAN, "rank", index))));
       for (const column of columns) row.append(this.cell(index, column));
       if (withRest) {
         const counted = this.counts(MEAN, index);
@@ -161,7 +162,7 @@
         }
         const leaked = this.columns.filter((column) => column !== MEAN && this.counts(column, index)?.leaked > 0);
         if (leaked.length) images.push(make("span", { class: "under" }, make("span", { class: "flag" }, `leak in ${leaked.length} test set${leaked.length > 1 ? "s" : ""}`)));
-        row.append(make("td", { class: "small num-text" }, this.at(MEAN, "coverage", index) ?? ""), make("td", { class: "small" }, ...images),
+        row.append(make("td", { class: "small num-text" }, this.at(MEAN, "coverage", index) ?? ""), ...(this.anyCount ? [make("td", { class: "small" }, ...images)] : []),
           make("td", { class: "small source" }, [line.source, line.as_published, line.note].filter(Boolean).join(" · ")));
       }
       return row;
@@ -170,7 +171,7 @@
     nameCell(line) {
       const flags = [line.aggregator && "aggregator", line.oracle && !line.baseline && "oracle", line.baseline && "no pixels"].filter(Boolean);
       const kind = { measured: "measured", published: "published", unmeasured: "not measured here" }[line.status];
-      const under = [kind, line.training ?? (line.oracle ? null : "training set not stated"), line.encoder, line.seeds > 1 ? `${line.seeds} seeds` : null];
+      const under = [kind, line.training ?? (line.oracle ? null : "training set not stated"), line.encoder];
       return make("th", { scope: "row", tabindex: -1, "data-column": "*method" }, make("span", { class: "name" }, ...breakable(line.method)),
         ...flags.flatMap((flag) => [" ", make("span", { class: "flag plain" }, flag)]),
         make("span", { class: "under" }, under.filter(Boolean).join(" · ")));
@@ -191,7 +192,7 @@
       const cell = make("td", { class: classes.join(" "), tabindex: -1, "data-column": column });
       if (this.counts(column, index)?.leaked > 0) cell.append(make("span", { class: "flag" }, "L"));
       cell.append(best ? make("b", {}, text) : text);
-      if (this.at(column, "tied_with_best", index)) cell.append(make("span", { class: "tied" }, "≈"), make("span", { class: "away" }, " does not differ from the best"));
+      if (!best && this.at(column, "tied_with_best", index)) cell.append(make("span", { class: "tied" }, "≈"), make("span", { class: "away" }, " does not differ from the best"));
       const low = this.at(column, "ci_low", index), std = this.at(column, "std", index);
       if (this.control.intervals.checked && low !== null) cell.append(make("span", { class: "ci" }, `${fixed(low)}–${fixed(this.at(column, "ci_high", index))}`));
       else if (column === MEAN && std !== null) cell.append(make("span", { class: "sd" }, `± ${fixed(std)}`));
@@ -200,7 +201,7 @@
 
     table(columns, withRest, id) {
       const table = make("table", { class: "board" }, this.caption(id), make("thead", {}, this.heads(columns, withRest)));
-      const width = columns.length + 1 + (withRest ? 4 : 0);
+      const width = columns.length + 1 + (withRest ? 2 + this.anyRank + this.anyCount : 0);
       const titles = {
         baseline: ["Metadata only", "a classifier that sees format, size and compression, and no pixel: what it scores is not a detector's merit."],
         oracle: ["Oracle", "fitted on the test data; never ranked, and no method to choose by."],
@@ -216,6 +217,8 @@
     }
 
     render() {
+      this.anyRank = (this.cells[MEAN]?.rank ?? []).some((rank) => rank !== null);
+      this.anyCount = Boolean(this.protocol.counts[MEAN]);
       this.grouped = this.groups();
       this.best = this.bests();
       const id = "caption-" + this.panel.dataset.benchmark;
@@ -430,7 +433,7 @@
       for (const index of order) {
         rows.roc.push(...of("roc", index).flatMap((curve) => points(curve).map((point) => ({ ...mark(index), ...point }))));
         const line = this.protocol.lines[index], y = this.at(MEAN, "value", index);
-        if (line.parameters && y !== null) rows.size.push({ ...mark(index), named: shown.has(index), x: line.parameters, y, low: this.at(MEAN, "ci_low", index) ?? y, high: this.at(MEAN, "ci_high", index) ?? y });
+        if (line.parameters && y !== null) rows.size.push({ ...mark(index), name: "", x: line.parameters, y, low: this.at(MEAN, "ci_low", index) ?? y, high: this.at(MEAN, "ci_high", index) ?? y });
       }
       if (chosen !== null) {
         rows.reliability = of("reliability", chosen).flatMap((curve) => points(curve));
@@ -438,6 +441,14 @@
       }
       rows.robustness = this.sweepRows(this.data.robustness[Number(this.control.operation.value || 0)], shown, chosen);
       if (new Set(rows.size.map((row) => row.x)).size < 2) rows.size = []; // sizes that are all alike explain nothing
+      // Named are the chosen one, and those that no smaller head betters: many names would cover each other.
+      let highest = -Infinity;
+      for (const row of [...rows.size].sort((a, b) => a.x - b.x || b.y - a.y)) {
+        if (row.y > highest || row.chosen) row.name = "right";
+        highest = Math.max(highest, row.y);
+      }
+      const widest = Math.log(Math.max(...rows.size.map((row) => row.x))), narrowest = Math.log(Math.min(...rows.size.map((row) => row.x)));
+      for (const row of rows.size) if (row.name && Math.log(row.x) > (widest + narrowest) / 2) row.name = "left"; // names stay within
       const title = `${this.metric?.title ?? ""}, %`;
       const drawn = Object.entries(rows).map(([name, own]) => plot(this.panel.querySelector(`[data-plot=${name}]`), name, own, ["size", "robustness"].includes(name) ? title : null));
       this.panel.querySelector(".plots").hidden = !drawn.some(Boolean);
@@ -504,7 +515,7 @@
       figure.drawing = before.then((view) => {
         view?.finalize();
         return vegaEmbed(figure.querySelector(".canvas"), { ...specification, description: label, datasets: { ...specification.datasets, points: figure.rows } },
-          { actions: false, renderer: "svg", tooltip: true }).then((result) => result.view);
+          { actions: false, renderer: "svg", logLevel: ERRORS }).then((result) => result.view);
       });
     }
     figure.titles = titles;
@@ -514,7 +525,7 @@
 
   function tabulate(figure) {
     const rows = figure.rows.filter((row) => row.shown !== false);
-    const names = Object.keys(rows[0] ?? {}).filter((name) => !["shown", "chosen", "named", "mean"].includes(name));
+    const names = Object.keys(rows[0] ?? {}).filter((name) => !["shown", "chosen", "name", "mean", "level", "low", "high"].includes(name));
     const text = (value) => (value === null || value === undefined ? DASH : typeof value === "number" ? String(Math.round(value * 1e4) / 1e4) : String(value));
     figure.querySelector(".data-table").replaceChildren(make("table", {}, make("caption", { class: "away" }, figure.querySelector("h4").textContent),
       make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)))),
@@ -532,10 +543,11 @@
       this.panel.querySelectorAll("[data-ablation]").forEach((section, place) => {
         const metric = section.querySelector("[data-control=ablation-metric]");
         const title = metric.selectedOptions[0].textContent + ", %";
-        const { families } = this.data.ablations[place];
+        const { families, levels } = this.data.ablations[place];
         section.querySelectorAll("[data-plot=ablation]").forEach((figure, number) => {
           const curves = families[number].curves.filter((curve) => curve.metric === metric.value);
-          plot(figure, "ablation", curves.flatMap((curve, own) => this.rows(curve, own === 0)), title, families[number].axis);
+          const level = levels.filter((each) => each.metric === metric.value).map((each) => ({ level: true, line: "mean", x: each.label, y: each.y, std: each.std }));
+          plot(figure, "ablation", [...curves.flatMap((curve, own) => this.rows(curve, own === 0)), ...level], title, families[number].axis);
         });
       });
       const figure = this.panel.querySelector("[data-plot=weights]");
