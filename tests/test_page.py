@@ -231,7 +231,7 @@ def experiment() -> ExperimentSpec:
             "tap": "ln_2",
             "training_set": "train-a",
             "seeds": [0],
-            "methods": {"linear": {"head": {"kind": "linear"}}},
+            "methods": {"linear": {"head": {"kind": "linear"}, "training": {"xi": 0}}},
         }
     )
 

@@ -168,7 +168,7 @@ def _fill(rows: pl.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any], dic
         line["parameters"] = line["parameters"] or row["trainable_parameters"]
         if row["value"] is not None and line["status"] == "unmeasured":
             line["status"] = "measured"
-        if any(row[name] is not None for name in _COUNTS):
+        if row["n_real"] is not None:
             counts.setdefault(row["test_set"], {})[index] = tuple(row[name] for name in _COUNTS)
         if row["value"] is None:
             continue

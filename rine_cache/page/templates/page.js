@@ -403,12 +403,13 @@
 
     // ---- Plots
 
-    // Lines that plots may show, the best first.
+    // Lines that plots may show, the best first, and after them what is fitted on test data.
     plotted() {
       const sign = this.metric?.lower ? 1 : -1;
-      const value = (index) => this.at(MEAN, "value", index) ?? -sign * -Infinity;
-      const all = [...this.grouped.ranked, ...this.grouped.baseline, ...this.grouped.oracle];
-      return all.filter((index) => this.protocol.lines[index].status === "measured").sort((a, b) => sign * (value(a) - value(b)) || 0);
+      const value = (index) => this.at(MEAN, "value", index) ?? sign * Infinity;
+      const { ranked, baseline, oracle } = this.grouped;
+      const sorted = (indices) => [...indices].sort((a, b) => sign * (value(a) - value(b)) || a - b);
+      return [...sorted(ranked), ...sorted([...baseline, ...oracle])].filter((index) => this.protocol.lines[index].status === "measured");
     }
 
     label(line) {
