@@ -118,7 +118,7 @@ def draw_curves(
                     )
                     for points in (roc_points(parts), reliability_points(parts), histogram_points(parts))
                 ]
-    return pl.concat(tables, how="diagonal_relaxed").select(SCHEMA.names()).cast(dict(SCHEMA))
+    return pl.concat(tables, how="diagonal_relaxed").select(SCHEMA.names()).cast(SCHEMA)
 
 
 def roc_points(parts: Sequence[tuple[NDArray[np.integer], NDArray[np.floating]]]) -> pl.DataFrame:

@@ -162,7 +162,11 @@ def test_protocols_of_one_sweep_are_found_by_their_views_and_ordered_by_strength
     spec = benchmark(test_sets=2, protocols=protocols)
     (sweep,) = robustness([spec], {})[spec.name]
     assert sweep["title"] == "JPEG quality"
-    assert [(step["label"], step["protocol"]) for step in sweep["steps"]] == [("none", "clean"), ("95", "a"), ("50", "b")]
+    assert [(step["label"], step["protocol"]) for step in sweep["steps"]] == [
+        ("none", "clean"),
+        ("95", "a"),
+        ("50", "b"),
+    ]
 
 
 def test_a_view_of_the_configuration_may_be_a_step_and_other_test_sets_are_another_sweep() -> None:
@@ -277,7 +281,9 @@ def test_the_command_writes_the_page(rine_cache: Callable[..., Answer], tmp_path
     write_leaderboard(table([row(method="a", value=90.0)]).select(SCHEMA.names()), table_path)
     curves_path = tmp_path / "curves.parquet"
     spec = benchmark().model_dump_json()
-    answer = rine_cache("leaderboard", "curves", experiment().model_dump_json(), "--benchmark", spec, "--out", curves_path)
+    answer = rine_cache(
+        "leaderboard", "curves", experiment().model_dump_json(), "--benchmark", spec, "--out", curves_path
+    )
     assert answer.status == 0, answer.err
     out = tmp_path / "page.html"
     arguments = ("--leaderboard", table_path, "--benchmark", spec, "--curves", curves_path, "--out", out)

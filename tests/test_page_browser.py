@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from tests.page_data import HOSTILE, benchmark, large, published, row, table
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Locator, Page
 
@@ -31,6 +31,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: install Debian's chromium, or name one in $CHROMIUM"
 )
+DASH = "\N{EN DASH}"
 METHODS = {"strong": 95.0, "weak": 61.5, HOSTILE: 80.0}
 
 
@@ -154,7 +155,7 @@ def test_lines_stand_in_their_groups_the_best_first(visit: Callable[..., Page]) 
     assert methods(page, "baseline") == ["metadata-only"]
     assert methods(page, "oracle") == ["peeping"]
     assert methods(page, "unmeasured") == ["waiting"]
-    assert value_of(page, "waiting") == "–"
+    assert value_of(page, "waiting") == DASH
     assert "never ranked" in page.locator("tbody[data-group=oracle] tr.heading").inner_text()
     # An oracle is better than all, and is not the column's best.
     assert page.locator(".panel:not([hidden]) td.mean.best").inner_text() == "95.0"
@@ -171,7 +172,7 @@ def test_tabs_go_by_mouse_and_by_keyboard(visit: Callable[..., Page]) -> None:
     assert page.evaluate("document.activeElement.textContent") == "Made-Up"
     page.keyboard.press("End")
     assert page.get_by_role("tab", name="Cross-generator").get_attribute("aria-selected") == "true"
-    assert page.locator("#panel-matrices td").all_text_contents() == ["99.0 seen in training", "–", "–", "–"]
+    assert page.locator("#panel-matrices td").all_text_contents() == ["99.0 seen in training", DASH, DASH, DASH]
 
 
 def test_columns_sort_both_ways_and_say_so(visit: Callable[..., Page]) -> None:
@@ -240,7 +241,7 @@ def test_details_come_by_keyboard_as_by_mouse(visit: Callable[..., Page]) -> Non
 def test_intervals_stand_in_the_cells_when_asked(visit: Callable[..., Page]) -> None:
     page = visit()
     page.locator("label", has_text="intervals").locator("visible=true").click()
-    assert "60.0–63.0" in value_of(page, "weak")
+    assert f"60.0{DASH}63.0" in value_of(page, "weak")
 
 
 def test_marks_of_leaks_and_of_ties(visit: Callable[..., Page]) -> None:
@@ -336,7 +337,9 @@ def test_two_hundred_methods_on_sixty_test_sets_stay_usable(visit: Callable[...,
     assert page.locator(".scroll td.num").count() == 200 * 61
     assert page.evaluate("document.documentElement.scrollWidth") == 1280
     page.locator("th[data-column='generator-59'] button").first.click()
-    values = page.locator("td[data-column='generator-59']").evaluate_all("cells => cells.map(c => parseFloat(c.textContent))")
+    values = page.locator("td[data-column='generator-59']").evaluate_all(
+        "cells => cells.map(c => parseFloat(c.textContent))"
+    )
     assert values == sorted(values, reverse=True)
     # Header and first column stay where they are seen.
     page.locator(".scroll:visible").evaluate("element => { element.scrollTop = 3000; element.scrollLeft = 2000 }")

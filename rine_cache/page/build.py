@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jinja2
 import polars as pl
 import vl_convert
+from markupsafe import Markup, escape
 
 from rine_cache.curves import SCHEMA as CURVES_SCHEMA
 from rine_cache.files import written_whole
@@ -101,7 +102,7 @@ def build_page(
         style=_template("page.css"),
         scale=SCALE,
         program=_template("page.js"),
-        vega=_within_script(vl_convert.javascript_bundle()),
+        vega=_within_script(vl_convert.javascript_bundle()),  # type: ignore[call-arg] # its stub is wrong
         benchmarks=payloads,
         blocks=blocks,
         matrices=matrices,
@@ -122,10 +123,8 @@ def _facts(leaderboard: pl.DataFrame, made: datetime, version: str, passes: Enco
     measured = leaderboard.filter(pl.col("kind") == "measured", pl.col("value").is_not_null())
     published = leaderboard.filter(pl.col("kind") == "published")
     has_intervals = not measured.filter(pl.col("ci_low").is_not_null()).is_empty()
-    stated = leaderboard["ci_method"].drop_nulls().unique().sort().to_list() if "ci_method" in leaderboard.columns else []
-    images = measured.group_by("benchmark", "protocol", "test_set").agg(
-        pl.col("n_real").max(), pl.col("n_fake").max(), pl.col("n_quarantined").max()
-    )
+    has_methods = "ci_method" in leaderboard.columns
+    stated = leaderboard["ci_method"].drop_nulls().unique().sort().to_list() if has_methods else []
     return {
         "made": made.strftime("%-d %B %Y, %H:%M UTC"),
         "made_iso": made.isoformat(),
@@ -137,7 +136,6 @@ def _facts(leaderboard: pl.DataFrame, made: datetime, version: str, passes: Enco
         "has_intervals": has_intervals,
         "ci_methods": stated,
         "compared": "tied_with_best" in leaderboard.columns and leaderboard["tied_with_best"].any(),
-        "quarantined": int(images["n_quarantined"].max() or 0) if not images.is_empty() else 0,
         "passes": passes if passes is not None and passes.crops_read else None,
     }
 
@@ -152,18 +150,18 @@ def _template(name: str) -> str:
     return resources.files("rine_cache.page").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _script_json(value: Any) -> jinja2.utils.markupsafe.Markup:
+def _script_json(value: Any) -> Markup:
     """Serialise for a script element: no text in it can end the element or begin a comment."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return jinja2.utils.markupsafe.Markup(text)  # noqa: S704 - escaped above
+    return Markup(text)  # noqa: S704 - escaped above
 
 
-def _prose(text: str) -> jinja2.utils.markupsafe.Markup:
+def _prose(text: str) -> Markup:
     """Escape a sentence of a benchmark file, and set what stands in backticks as code."""
-    escaped = str(jinja2.utils.markupsafe.escape(text))
-    return jinja2.utils.markupsafe.Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))  # noqa: S704 - escaped
+    escaped = str(escape(text))
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))  # noqa: S704 - escaped
 
 
 def _within_script(program: str) -> str:

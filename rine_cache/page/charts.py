@@ -5,7 +5,7 @@ Colours are the style sheet's own, by name, so that a plot follows the page from
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
@@ -13,7 +13,10 @@ _LINES = [f"var(--line-{number})" for number in range(1, 9)]
 _DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 0], [6, 3], [2, 2], [8, 3, 2, 3]]
 _CLASSES = alt.Scale(domain=["real", "fake"], range=["var(--real)", "var(--fake)"])
 _HEIGHT = 250
+_Chart = alt.LayerChart | alt.FacetChart  # what `alt.layer` is typed to return
 _PERCENT = ".0%"
+# On which side of its point a name stands, how it is aligned, and how far off it is, in pixels.
+_SIDES: tuple[tuple[str, Literal["left", "right"], int], ...] = (("right", "left", 7), ("left", "right", -7))
 
 
 def chart_specifications() -> dict[str, dict[str, Any]]:
@@ -24,9 +27,10 @@ def chart_specifications() -> dict[str, dict[str, Any]]:
     """
     charts = {
         "roc": _curves(
-            _axis_x("false-positive rate", (0, 1), percent=True), _axis_y("true-positive rate", (0, 1), percent=True)
-        )
-        + _diagonal(),
+            _axis_x("false-positive rate", (0, 1), percent=True),
+            _axis_y("true-positive rate", (0, 1), percent=True),
+            _diagonal(),
+        ),
         "reliability": _reliability(),
         "histogram": _histogram(),
         "size": _size(),
@@ -41,10 +45,14 @@ def chart_specifications() -> dict[str, dict[str, Any]]:
     return {name: _finished(chart) for name, chart in charts.items()}
 
 
-def _finished(chart: alt.LayerChart) -> dict[str, Any]:
+def _finished(chart: _Chart) -> dict[str, Any]:
     styled = (
         chart.properties(width="container", height=_HEIGHT, data=alt.NamedData(name="points"))
-        .configure(background="transparent", font="system-ui, sans-serif", autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
+        .configure(
+            background="transparent",
+            font="system-ui, sans-serif",
+            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+        )
         .configure_view(stroke=None)
         .configure_axis(
             labelColor="var(--muted)",
@@ -98,8 +106,12 @@ def _coloured() -> dict[str, Any]:
     }
 
 
-def _curves(x: alt.X, y: alt.Y, *, points: bool = False) -> alt.LayerChart:
-    tooltip = [alt.Tooltip("line:N", title="method"), alt.Tooltip("x:N", title="x"), alt.Tooltip("y:Q", title="y", format=".3f")]
+def _curves(x: alt.X, y: alt.Y, *further: alt.Chart, points: bool = False) -> _Chart:
+    tooltip = [
+        alt.Tooltip("line:N", title="method"),
+        alt.Tooltip("x:N", title="x"),
+        alt.Tooltip("y:Q", title="y", format=".3f"),
+    ]
     base = alt.Chart().encode(x=x, y=y)
     background = (
         base.transform_filter("!datum.shown")
@@ -107,20 +119,18 @@ def _curves(x: alt.X, y: alt.Y, *, points: bool = False) -> alt.LayerChart:
         .encode(detail="line:N", tooltip=tooltip)
     )
     front = base.transform_filter("datum.shown").mark_line(strokeJoin="round", point={"size": 28} if points else False)
-    return alt.layer(background, front.encode(**_coloured(), tooltip=tooltip))
+    return alt.layer(background, front.encode(**_coloured(), tooltip=tooltip), *further)
 
 
 def _diagonal() -> alt.Chart:
     """Draw what chance gives, or what a calibrated method would."""
     ends = alt.InlineData(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}])
-    return (
-        alt.Chart(ends)
-        .mark_line(strokeDash=[3, 3], strokeWidth=1, color="var(--muted)")
-        .encode(x="x:Q", y="y:Q")
-    )
+    line = alt.Chart(ends).mark_line(strokeDash=[3, 3], strokeWidth=1, color="var(--muted)")
+    encoded: alt.Chart = line.encode(x="x:Q", y="y:Q")
+    return encoded
 
 
-def _reliability() -> alt.LayerChart:
+def _reliability() -> _Chart:
     tooltip = [
         alt.Tooltip("x:Q", title="mean score", format=".3f"),
         alt.Tooltip("y:Q", title="share of fakes", format=".3f"),
@@ -136,7 +146,7 @@ def _reliability() -> alt.LayerChart:
     return alt.layer(line, dots, _diagonal())
 
 
-def _histogram() -> alt.LayerChart:
+def _histogram() -> _Chart:
     tooltip = [
         alt.Tooltip("label:N", title="class"),
         alt.Tooltip("x:Q", title="score from", format=".2f"),
@@ -154,13 +164,15 @@ def _histogram() -> alt.LayerChart:
             tooltip=tooltip,
         )
     )
-    threshold = alt.Chart(alt.InlineData(values=[{"x": 0.5}])).mark_rule(
-        strokeDash=[3, 3], color="var(--muted)"
-    ).encode(x="x:Q")
+    threshold = (
+        alt.Chart(alt.InlineData(values=[{"x": 0.5}]))
+        .mark_rule(strokeDash=[3, 3], color="var(--muted)")
+        .encode(x="x:Q")
+    )
     return alt.layer(bars, threshold)
 
 
-def _size() -> alt.LayerChart:
+def _size() -> _Chart:
     base = alt.Chart().encode(
         x=alt.X(
             "x:Q",
@@ -183,12 +195,12 @@ def _size() -> alt.LayerChart:
         base.transform_filter(f"datum.name === '{side}'")
         .mark_text(align=align, dx=dx, dy=-7, fontSize=11, color="var(--ink)", limit=170)
         .encode(text="line:N")
-        for side, align, dx in (("right", "left", 7), ("left", "right", -7))
+        for side, align, dx in _SIDES
     ]
     return alt.layer(whiskers, dots, *names)
 
 
-def _ablation() -> alt.LayerChart:
+def _ablation() -> _Chart:
     base = alt.Chart().encode(
         x=alt.X("x:N", title="blocks", sort=None, axis=alt.Axis(labelAngle=0, grid=False, labelOverlap="greedy")),
         y=_axis_y("%"),
@@ -200,17 +212,27 @@ def _ablation() -> alt.LayerChart:
         alt.Tooltip("std:Q", title="std over seeds", format=".2f"),
         alt.Tooltip("loss:Q", title="validation loss", format=".4f"),
     ]
-    band = base.transform_filter("datum.mean && !datum.level").mark_area(opacity=0.14, color="var(--ink)").encode(
-        y=alt.Y("low:Q", title="%"), y2="high:Q"
+    band = (
+        base.transform_filter("datum.mean && !datum.level")
+        .mark_area(opacity=0.14, color="var(--ink)")
+        .encode(y=alt.Y("low:Q", title="%"), y2="high:Q")
     )
-    faint = base.transform_filter("!datum.mean && !datum.level").mark_line(opacity=0.8).encode(**_coloured(), tooltip=tooltip)
-    strong = base.transform_filter("datum.mean && !datum.level").mark_line(
-        color="var(--ink)", strokeWidth=2.4, point={"filled": True, "color": "var(--ink)", "size": 26}
-    ).encode(tooltip=tooltip)
+    faint = (
+        base.transform_filter("!datum.mean && !datum.level")
+        .mark_line(opacity=0.8)
+        .encode(**_coloured(), tooltip=tooltip)
+    )
+    strong = (
+        base.transform_filter("datum.mean && !datum.level")
+        .mark_line(color="var(--ink)", strokeWidth=2.4, point={"filled": True, "color": "var(--ink)", "size": 26})
+        .encode(tooltip=tooltip)
+    )
     level = alt.Chart().transform_filter("datum.level").encode(y=alt.Y("y:Q", title="%"))
     rule = level.mark_rule(strokeDash=[5, 3], color="var(--ink)", opacity=0.7).encode(tooltip=tooltip)
     name = level.mark_text(align="left", x=6, dy=-7, fontSize=11, color="var(--ink)").encode(text="x:N")
-    ring = base.transform_filter("datum.lowest && !datum.level").mark_point(
-        size=130, color="var(--accent)", strokeWidth=2, filled=False
-    ).encode(tooltip=tooltip)
+    ring = (
+        base.transform_filter("datum.lowest && !datum.level")
+        .mark_point(size=130, color="var(--accent)", strokeWidth=2, filled=False)
+        .encode(tooltip=tooltip)
+    )
     return alt.layer(band, faint, strong, ring, rule, name)

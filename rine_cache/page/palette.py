@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 # From low to high. Lightness alone orders the steps; on dark paper the scale runs the other way.
-_LIGHT = (
-    "#f4f6f4", "#e6efeb", "#d5e6e1", "#c0dbd6", "#a5cdca", "#86bcbd", "#63a7ac", "#418f99", "#27758a", "#165a75", "#0c415d",
-)  # fmt: skip
-_DARK = (
-    "#20272b", "#21303a", "#223c49", "#244a59", "#275a69", "#2d6c79", "#388088", "#4b9698", "#69aea9", "#90c6bc", "#bfdfd3",
-)  # fmt: skip
+_LIGHT = "#f4f6f4 #e6efeb #d5e6e1 #c0dbd6 #a5cdca #86bcbd #63a7ac #418f99 #27758a #165a75 #0c415d"
+_DARK = "#20272b #21303a #223c49 #244a59 #275a69 #2d6c79 #388088 #4b9698 #69aea9 #90c6bc #bfdfd3"
 _INKS = ("#0d1417", "#ffffff")
 
 
@@ -39,4 +35,5 @@ def _ink(background: str) -> str:
     return max(_INKS, key=lambda ink: contrast(ink, background))
 
 
-SCALE = tuple(Step(light, _ink(light), dark, _ink(dark)) for light, dark in zip(_LIGHT, _DARK, strict=True))
+_PAIRS = tuple(zip(_LIGHT.split(), _DARK.split(), strict=True))
+SCALE = tuple(Step(light, _ink(light), dark, _ink(dark)) for light, dark in _PAIRS)

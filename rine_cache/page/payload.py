@@ -102,7 +102,7 @@ def metric_title(metric: str) -> str:
 def _protocol(name: str, spec: ProtocolSpec | None, rows: pl.DataFrame) -> dict[str, Any]:
     own = list(spec.test_sets) if spec else []
     if len(own) == 1:  # a lone test set is its own mean
-        rows = rows.with_columns(test_set=pl.when(pl.col("test_set") == own[0]).then(pl.lit(MEAN)).otherwise("test_set"))
+        rows = rows.with_columns(pl.col("test_set").replace(own[0], MEAN))
         own = []
     found = rows["test_set"].unique(maintain_order=True)
     columns = [MEAN, *own, *(each for each in found if each != MEAN and each not in own)]

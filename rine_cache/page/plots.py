@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import polars as pl
-
 from rine_cache.ablation_table import describe as describe_ablation
 from rine_cache.ablation_table import families_of, remarks_on, spelt, test_sets_of
 from rine_cache.curves import BLOCK_WEIGHT, HISTOGRAM, RELIABILITY, ROC
@@ -20,6 +18,8 @@ from rine_cache.specs.encoding import BUILTIN_VIEWS, CenterViewSpec, PerturbedVi
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import polars as pl
 
     from rine_cache.specs.ablation import AblationSpec
     from rine_cache.specs.benchmark import BenchmarkSpec
@@ -59,8 +59,8 @@ def curve_payload(curves: pl.DataFrame, benchmark: str, protocol: str) -> dict[s
     found: dict[str, Any] = {}
     for kind in (ROC, RELIABILITY, HISTOGRAM):
         lines = []
-        for (method, training_set, label), points in (
-            own.filter(curve=kind).group_by("method", "training_set", "label", maintain_order=True)
+        for (method, training_set, label), points in own.filter(curve=kind).group_by(
+            "method", "training_set", "label", maintain_order=True
         ):
             line = {"method": method, "training": training_set, "label": label}
             lines.append({**line, "x": _rounded(points["x"]), "y": _rounded(points["y"]), "n": points["n"].to_list()})
@@ -102,9 +102,7 @@ def strength_of(view: ViewSpec) -> Strength | None:
     return None
 
 
-def robustness(
-    benchmarks: Sequence[BenchmarkSpec], views: Mapping[str, ViewSpec]
-) -> dict[str, list[dict[str, Any]]]:
+def robustness(benchmarks: Sequence[BenchmarkSpec], views: Mapping[str, ViewSpec]) -> dict[str, list[dict[str, Any]]]:
     """Find, by benchmark, its protocols that test the same images under a perturbation at several strengths.
 
     Returns
@@ -180,10 +178,7 @@ def matrix_payload(matrix: pl.DataFrame, spec: MatrixSpec) -> dict[str, Any]:
     for row in matrix.drop(NOTE).iter_rows(named=True):
         seen = spec.trained_on.get(row[TRAINING_SET], ())
         blank = set(test_sets) <= set(seen)
-        cells = [
-            {"value": row[name], "seen": name in seen, "blank": name == UNSEEN and blank, "mean": name in (MEAN, UNSEEN)}
-            for name in columns
-        ]
+        cells = [{"value": row[name], "seen": name in seen, "blank": name == UNSEEN and blank} for name in columns]
         rows.append({"name": row[TRAINING_SET], "cells": cells, "overall": row[TRAINING_SET] == OVERALL})
     return {
         "title": spec.title,
