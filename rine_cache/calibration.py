@@ -1,6 +1,6 @@
 """Calibration on validation data: what a head's logit means as a chance, and where to cut for few false alarms.
 
-Kept with the head. Its accuracies are those of the plain threshold nonetheless, unless a row says otherwise. The same
+Kept with the head, and used by the metrics that say so; all others take the plain threshold. The same
 validation images chose the head's epoch, so that what is read off them is rather too good.
 """
 
@@ -14,6 +14,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from rine_cache.specs.base import Spec
+from rine_cache.thresholds import lowest_threshold, most_accurate_threshold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,6 +59,9 @@ class Calibration(Spec):
         where they cannot.
     reason
         Why the temperature is null or bounded; empty where it is the minimum of the cross-entropy.
+    most_accurate
+        The logit threshold at which most validation images are told rightly, the nearest to 0 of equals; null where
+        one class is lacking.
     thresholds
         One for each of `FALSE_POSITIVE_PERCENTS`.
     """
@@ -66,6 +70,7 @@ class Calibration(Spec):
     n_fake: int
     temperature: float | None
     reason: str = ""
+    most_accurate: float | None = None
     thresholds: tuple[ChosenThreshold, ...]
 
     def probability(self, logit: float) -> float | None:
@@ -91,6 +96,7 @@ def calibrate(labels: NDArray[np.integer], logits: NDArray[np.floating]) -> Cali
         n_fake=int(fake.sum()),
         temperature=temperature,
         reason=reason,
+        most_accurate=most_accurate_threshold(fake, wide) if fake.any() and not fake.all() else None,
         thresholds=tuple(_threshold(percent, wide[~fake], wide[fake]) for percent in FALSE_POSITIVE_PERCENTS),
     )
 
@@ -130,7 +136,7 @@ def _threshold(percent: int, real: NDArray[np.float64], fake: NDArray[np.float64
         needed = -(-100 // percent)
         reason = f"{len(real)} real validation images; {needed} are needed, that one of them is {percent} %"
         return ChosenThreshold(false_positive_percent=percent, reason=reason)
-    logit = float(np.sort(real)[-allowed - 1])
+    logit = lowest_threshold(real, percent=percent)
     return ChosenThreshold(
         false_positive_percent=percent,
         logit=logit,

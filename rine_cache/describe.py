@@ -138,6 +138,7 @@ def _what_it_learnt(card: HeadCard) -> dict[str, Any]:
         facts["temperature"] = calibration.temperature
         if calibration.reason:
             facts["temperature, why"] = calibration.reason
+        facts["most accurate threshold"] = calibration.most_accurate
         for chosen in calibration.thresholds:
             name = f"threshold at {chosen.false_positive_percent} % false positives"
             facts[name] = chosen.model_dump(include={"logit", "real_above", "fake_above"})

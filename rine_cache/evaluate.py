@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rine_cache.calibration import Calibration
 from rine_cache.errors import ResultsError
 from rine_cache.layouts.entry import FAKE, REAL
 from rine_cache.metrics import binary_metrics
@@ -124,6 +125,8 @@ def read_header(path: Path) -> dict[str, Any]:
         raise _refusal(path, error) from None
     if missing:
         raise ResultsError(f"{path} is not a score file: its header lacks {', '.join(sorted(missing))}")
+    if any("calibration" not in head for head in header["heads"]):
+        raise ResultsError(f"{path} was made by an older version and lacks its heads' calibration; score again")
     return header
 
 
@@ -187,7 +190,6 @@ def evaluate(
                     "tap": experiment.tap,
                     "view": view,
                     **_head_columns(experiment, method, head),
-                    "oracle": False,
                     "note": "; ".join(filter(None, (benchmark.note, experiment.methods[method].note))) or None,
                     "code_version": code_version(),
                 }
@@ -269,6 +271,12 @@ def _blocks_column(spec: AnyHeadSpec) -> str:
     return ",".join(map(str, spec.blocks)) if isinstance(spec.blocks, tuple) else str(spec.blocks)
 
 
+def _calibrations(header: dict[str, Any]) -> list[Calibration | None]:
+    """Return what was chosen on validation data for each head of a score file."""
+    stated = [head["calibration"] for head in header["heads"]]
+    return [None if calibration is None else Calibration.model_validate(calibration) for calibration in stated]
+
+
 def _measure(
     benchmark: BenchmarkSpec, by_view: Mapping[str, Mapping[str, Scores]], test_set: str, cap: CapSpec | None, view: str
 ) -> Measured | None:
@@ -282,7 +290,10 @@ def _measure(
     headers = [scores[side.dataset].header for side in pairing]
     return Measured(
         pairing=pairing,
-        metrics=[binary_metrics(labels[kept], head_logits[kept]) for head_logits in logits],
+        metrics=[
+            binary_metrics(labels[kept], head_logits[kept], calibration)
+            for head_logits, calibration in zip(logits, _calibrations(headers[0]), strict=True)
+        ],
         digests=[header[digest] for header in headers for digest in _DIGESTS],
         cap=cap,
     )

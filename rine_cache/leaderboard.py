@@ -15,10 +15,11 @@ import polars as pl
 from rine_cache.duplicates import read_leaks
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import read_metrics
+from rine_cache.files import written_whole
 from rine_cache.passes import NOTHING_READ, EncoderPasses, read_passes, total_passes, write_with_passes
 from rine_cache.provenance import fingerprint
 from rine_cache.published import read_published
-from rine_cache.specs.benchmark import MEAN
+from rine_cache.specs.benchmark import ERRORS, MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,6 +130,12 @@ def write_leaderboard(leaderboard: pl.DataFrame, path: Path, passes: EncoderPass
     write_with_passes(leaderboard, passes, path)
 
 
+def write_csv(leaderboard: pl.DataFrame, path: Path) -> None:
+    """Write the leaderboard's rows for spreadsheets; an empty field is null."""
+    with written_whole(path) as temporary:
+        leaderboard.write_csv(temporary)
+
+
 def read_leaderboard(path: Path) -> pl.DataFrame:
     """Read a leaderboard.
 
@@ -236,15 +243,20 @@ def _ranked(rows: pl.DataFrame, unranked_benchmarks: Sequence[str]) -> pl.DataFr
     )
     return rows.with_columns(
         rank=pl.when(rankable)
-        .then(pl.when(rankable).then(pl.col("value")).rank("min", descending=True).over(*KEYS))
+        .then(pl.when(rankable).then(_goodness()).rank("min", descending=True).over(*KEYS))
         .cast(pl.Int64)
     )
+
+
+def _goodness() -> pl.Expr:
+    """Return what is the larger, the better, whatever the metric."""
+    return pl.when(pl.col("metric").is_in(list(ERRORS))).then(-pl.col("value")).otherwise(pl.col("value"))
 
 
 def _order() -> list[pl.Expr]:
     """Sort by benchmark, protocol, training set, test set (the mean first), metric; best first."""
     mean_first = pl.col("test_set") != MEAN
-    best_first = -pl.col("value")
+    best_first = -_goodness()
     columns = ["benchmark", "protocol", "training_set"]
     return [*map(pl.col, columns), mean_first, pl.col("test_set"), pl.col("metric"), best_first, pl.col("method")]
 

@@ -90,7 +90,7 @@ def measure_metadata(audits: Sequence[Audit], benchmarks: Sequence[BenchmarkSpec
                 "note": "; ".join(filter(None, (benchmark.note, NOTE))),
                 "code_version": code_version(),
             }
-            rows += [{**shared, **row} for row in protocol_rows(measured, counts, 0, METHOD)]
+            rows += [{**row, **shared} for row in protocol_rows(measured, counts, 0, METHOD)]
     return pl.DataFrame([dict.fromkeys(SCHEMA) | row for row in rows], schema=SCHEMA)
 
 

@@ -19,7 +19,7 @@ from rine_cache.errors import ResultsError, nearest
 from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL
 from rine_cache.metrics import METRICS
 from rine_cache.provenance import fingerprint
-from rine_cache.specs.benchmark import MEAN
+from rine_cache.specs.benchmark import MEAN, ORACLE_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -152,8 +152,8 @@ def protocol_rows(
 
     Yields
     ------
-    Dictionaries with test_set, metric, value, covered, test_sets, n_real, n_fake, n_quarantined and fingerprint. Of a
-    test set that lacks a class, only the accuracy of the other has a value.
+    Dictionaries with test_set, metric, value, covered, test_sets, n_real, n_fake, n_quarantined, oracle and
+    fingerprint. Of a test set that lacks a class, only the accuracy of the other has a value.
     """
     fingerprints = _fingerprints(measured, maker)
     uncounted = dict.fromkeys(Counts._fields)
@@ -167,7 +167,14 @@ def protocol_rows(
         values[MEAN] = float(np.mean(known)) if len(known) == len(measured) else None
         covered = {"metric": metric, "covered": len(known), "test_sets": len(measured)}
         for name, value in values.items():
-            yield {"test_set": name, "value": value, **covered, **counted[name], "fingerprint": fingerprints[name]}
+            yield {
+                "test_set": name,
+                "value": value,
+                **covered,
+                **counted[name],
+                "oracle": metric in ORACLE_METRICS,
+                "fingerprint": fingerprints[name],
+            }
 
 
 def _rows(images: pl.DataFrame, source: Source, label: int) -> NDArray[np.int64] | None:

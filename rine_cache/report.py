@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rine_cache.markdown import markdown_table
-from rine_cache.specs.benchmark import MEAN
+from rine_cache.specs.benchmark import ERRORS, MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +27,14 @@ METRIC_TITLES = {
     "f1": "F1",
     "ap": "AP",
     "auc": "AUC",
+    "tpr_fpr1": "TPR at 1 % FPR",
+    "tpr_fpr5": "TPR at 5 % FPR",
+    "ece": "calibration error",
+    "ece_calibrated": "calibration error, temperature of validation",
+    "acc_validation_threshold": "accuracy, threshold of validation",
+    "acc_validation_fpr1": "accuracy, threshold at 1 % FPR on validation",
+    "acc_validation_fpr5": "accuracy, threshold at 5 % FPR on validation",
+    "acc_best_threshold": "accuracy, best test threshold (oracle)",
 }
 _INTRODUCTION = """# Leaderboard
 
@@ -102,11 +110,12 @@ def _alternatives(names: Sequence[str]) -> str:
 
 
 def _best(cells: dict[str, dict[str, Any]], protocol: ProtocolSpec) -> tuple[bool, float, str]:
-    """Order lines by their first headline value, largest first, those without one last."""
+    """Order lines by their first headline value, best first, those without one last."""
     lead = cells.get(protocol.headline[0])
     value = lead["value"] if lead else None
     method = next(iter(cells.values()))["method"]
-    return (value is None, -(value or 0.0), method)
+    sign = 1 if protocol.headline[0] in ERRORS else -1
+    return (value is None, sign * (value or 0.0), method)
 
 
 def _leaky(rows: pl.DataFrame) -> dict[str, int]:

@@ -160,4 +160,5 @@ def _describe(head: Head) -> dict[str, Any]:
         "trainable_parameters": head.trainable_parameters,
         "passes": head.card.passes.model_dump(),
         "validation_loss": head.card.validation.get("loss"),
+        "calibration": None if head.card.calibration is None else head.card.calibration.model_dump(mode="json"),
     }

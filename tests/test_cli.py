@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 import h5py
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from polars.testing import assert_frame_equal
 
 from rine_cache.cli.main import COMMANDS, cli
+from rine_cache.leaderboard import read_leaderboard
 from tests.conftest import refused
 
 if TYPE_CHECKING:
@@ -554,8 +557,11 @@ def test_the_commands_from_caches_to_a_leaderboard(
     encoder = '{"architecture": "ViT-L-14-quickgelu", "weights": "openai"}'
     arguments = ["--name", "mine", "--encoder", encoder, "--benchmark", "tiny.yaml", "--scores", "s.parquet"]
     assert rine_cache("evaluate", "experiment.yaml", *arguments, "--out", "metrics.parquet").status == 0
-    built = ["--metrics", "metrics.parquet", "--benchmark", "tiny.yaml", "--out", "l.parquet", "--markdown", "l.md"]
+    built = ["--metrics", "metrics.parquet", "--benchmark", "tiny.yaml", "--out", "l.parquet"]
+    built += ["--markdown", "l.md", "--csv", "l.csv"]
     assert rine_cache("leaderboard", "build", *built).status == 0
+    table = read_leaderboard(Path("l.parquet"))
+    assert_frame_equal(pl.read_csv("l.csv", schema=table.schema), table, abs_tol=1e-12)
 
     config = {"encoders": {}, "training_sets": {}, "experiments": {}, "benchmarks": ["tiny.yaml"]}
     Path("config.yaml").write_text(json.dumps(config))

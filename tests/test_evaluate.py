@@ -39,6 +39,13 @@ EXPERIMENT = ExperimentSpec.model_validate(
         },
     }
 )
+CALIBRATION = {
+    "n_real": 100,
+    "n_fake": 100,
+    "temperature": 2.0,
+    "most_accurate": 0.25,
+    "thresholds": [{"false_positive_percent": percent, "logit": 2 / percent} for percent in (1, 5)],
+}
 HEADS = [(method, seed) for method in EXPERIMENT.methods for seed in EXPERIMENT.seeds]
 # Two data sets: one whose subsets hold both classes, one whose fakes share the reals of subset "laion".
 SIZES = {
@@ -128,6 +135,7 @@ def score_file(tmp_path: Path) -> Callable[..., Path]:
                     "trainable_parameters": {"RINE": 1000, "UnivFD": 10}.get(method, 1),
                     "passes": {"crops_read": 1000, "caches": {"training": 50}},
                     "validation_loss": 0.5,
+                    "calibration": CALIBRATION,
                 }
                 for method, seed in heads
             ],
@@ -212,6 +220,10 @@ def naive_metrics(labels: list[int], logits: list[float]) -> dict[str, float]:
         "f1": sklearn_metrics.f1_score(labels, decided),
         "ap": sklearn_metrics.average_precision_score(labels, logits),
         "auc": sklearn_metrics.roc_auc_score(labels, logits),
+        # At the thresholds of CALIBRATION.
+        "acc_validation_threshold": sklearn_metrics.accuracy_score(labels, np.array(logits) > 0.25),
+        "acc_validation_fpr1": sklearn_metrics.accuracy_score(labels, np.array(logits) > 2.0),
+        "acc_validation_fpr5": sklearn_metrics.accuracy_score(labels, np.array(logits) > 0.4),
     }
 
 
@@ -222,7 +234,26 @@ def test_each_test_set_has_the_values_of_scikit_learn_on_the_same_rows(both: lis
     for index, (method, seed) in enumerate(HEADS):
         rows = rows_of(metrics, protocol=protocol, test_set=test_set, method=method, seed=seed)
         found = {row["metric"]: row["value"] for row in rows}
-        assert found == pytest.approx(naive_metrics(*naive_selection(test_set, index)))
+        assert set(found) == set(METRICS)
+        expected = naive_metrics(*naive_selection(test_set, index))
+        assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+def test_the_accuracy_at_the_best_test_threshold_alone_is_marked_as_an_oracle(both: list[Scores]) -> None:
+    metrics = run(both)
+    assert set(metrics.filter(pl.col("oracle"))["metric"]) == {"acc_best_threshold"}
+    assert metrics.filter(metric="acc_best_threshold")["oracle"].all()
+
+
+def test_scores_of_a_version_that_kept_no_calibration_are_refused(score_file: Callable[..., Path]) -> None:
+    path = score_file("gans")
+    table = pq.read_table(path)
+    header = json.loads(table.schema.metadata[b"rine_cache"])
+    for head in header["heads"]:
+        del head["calibration"]
+    pq.write_table(table.replace_schema_metadata({"rine_cache": json.dumps(header)}), path)
+    with pytest.raises(ResultsError, match="older version and lacks its heads' calibration; score again"):
+        read_scores(path)
 
 
 def test_only_the_reals_of_real_and_the_fakes_of_fake_are_counted(both: list[Scores]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import SCHEMA
 from rine_cache.metadata_baseline import METHOD, _folds, _groups, cross_validated, measure_metadata
+from rine_cache.metrics import METRICS
 from rine_cache.specs.benchmark import BenchmarkSpec
 from tests.audits import made_audit
 
@@ -176,7 +177,7 @@ def test_a_class_too_small_gives_nulls_with_counts_and_no_mean(caplog: pytest.Lo
     metrics = measure_metadata([reals, made_audit("fakes", one + grouped)], [benchmark()])
     assert metrics["value"].is_null().all()
     assert set(metrics["covered"]) == {0}
-    assert metrics.filter(test_set="gen-a")["n_fake"].to_list() == [1] * 7
+    assert metrics.filter(test_set="gen-a")["n_fake"].to_list() == [1] * len(METRICS)
     assert "bench/gen-a has too few images" in caplog.text
     assert "bench/gen-b has too few images" in caplog.text
 
@@ -194,7 +195,7 @@ def test_what_is_not_here_is_null() -> None:
     assert metrics["value"].is_null().all()
     assert metrics["n_real"].is_null().all()
     assert metrics["fingerprint"].is_null().all()
-    assert metrics.height == 3 * 7
+    assert metrics.height == 3 * len(METRICS)
     assert measure_metadata([], []).schema == SCHEMA
 
 

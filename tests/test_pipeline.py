@@ -557,7 +557,7 @@ def test_exported_caches_give_the_same_leaderboard_without_the_images(
     output = snakemake(tmp_path, write_config(tmp_path, config))
     assert "encoding" not in output
     assert "listing" not in output
-    for name in ("leaderboard.parquet", "leaderboard.md"):
+    for name in ("leaderboard.parquet", "leaderboard.csv", "leaderboard.md"):
         assert (tmp_path / "results" / name).read_bytes() == (finished / "results" / name).read_bytes()
     assert "Nothing to be done" in snakemake(tmp_path, tmp_path / "config.yaml")
 

@@ -18,7 +18,7 @@ LAYERS = (
     {"files", "provenance", "progress", "devices", "markdown", "figures"},
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
-    | {"heads", "losses", "metrics", "calibration", "selection", "hamming", "shortcuts", "passes"},
+    | {"heads", "losses", "metrics", "thresholds", "calibration", "selection", "hamming", "shortcuts", "passes"},
     {"features", "feature_windows", "inventory", "pairing", "readings", "training_plan"},
     {
         "sample",

@@ -63,6 +63,7 @@ leaderboard.add_command(curves)
 @click.option("--out", required=True, type=OUT_FILE, help="Leaderboard to write, a Parquet file.")
 @click.option("--duplicates", type=IN_PATH, help="What `dataset duplicates` found: marks training images in test sets.")
 @click.option("--markdown", type=OUT_FILE, help="Also write it for people.")
+@click.option("--csv", type=OUT_FILE, help="Also write it for spreadsheets.")
 @log_option
 def build(
     metrics: tuple[Path, ...],
@@ -71,6 +72,7 @@ def build(
     out: Path,
     duplicates: Path | None,
     markdown: Path | None,
+    csv: Path | None,
 ) -> None:
     """Join measured and published numbers into one long table.
 
@@ -79,7 +81,7 @@ def build(
       rine-cache leaderboard build --metrics results/metrics/sample.parquet --published config/published.csv \\
           --benchmark config/benchmarks/genimage.yaml --out results/leaderboard.parquet
     """
-    from rine_cache.leaderboard import build_leaderboard, count_all_passes, write_leaderboard
+    from rine_cache.leaderboard import build_leaderboard, count_all_passes, write_csv, write_leaderboard
     from rine_cache.markdown import write_markdown
     from rine_cache.report import render_markdown
     from rine_cache.specs.base import parse_argument
@@ -89,6 +91,8 @@ def build(
     table = build_leaderboard(metrics, published, specs, duplicates)
     passes = count_all_passes(metrics)
     write_leaderboard(table, out, passes)
+    if csv is not None:
+        write_csv(table, csv)
     if markdown is not None:
         write_markdown(render_markdown(table, specs, passes), markdown)
 

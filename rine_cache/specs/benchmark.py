@@ -13,8 +13,27 @@ from rine_cache.specs.data import Split
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Metric = Literal["acc", "real_acc", "fake_acc", "balanced_acc", "f1", "ap", "auc"]
-
+Metric = Literal[
+    "acc",
+    "real_acc",
+    "fake_acc",
+    "balanced_acc",
+    "f1",
+    "ap",
+    "auc",
+    "tpr_fpr1",
+    "tpr_fpr5",
+    "ece",
+    "ece_calibrated",
+    "acc_validation_threshold",
+    "acc_validation_fpr1",
+    "acc_validation_fpr5",
+    "acc_best_threshold",
+]
+# Of these the smallest value is the best.
+ERRORS: frozenset[Metric] = frozenset({"ece", "ece_calibrated"})
+# These fit a threshold on the test data.
+ORACLE_METRICS: frozenset[Metric] = frozenset({"acc_best_threshold"})
 
 # The test_set id of a protocol's mean, here and in published numbers.
 MEAN = "mean"

@@ -36,6 +36,7 @@ rule leaderboard:
         duplicates="results/audits/all/duplicates.parquet",
     output:
         table="results/leaderboard.parquet",
+        csv="results/leaderboard.csv",
         markdown="results/leaderboard.md",
     log:
         "results/logs/leaderboard.log",
@@ -50,7 +51,7 @@ rule leaderboard:
         "building the leaderboard"
     shell:
         "rine-cache leaderboard build {params.files} {params.own} --duplicates {input.duplicates:q} "
-        "--out {output.table:q} --markdown {output.markdown:q} --log {log:q}"
+        "--out {output.table:q} --csv {output.csv:q} --markdown {output.markdown:q} --log {log:q}"
 
 
 rule curves:
