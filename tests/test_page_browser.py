@@ -80,8 +80,13 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     curves = pl.concat([pl.DataFrame(schema=drawn.SCHEMA), curves, pl.DataFrame(weights)], how="diagonal_relaxed")
     out = tmp_path_factory.mktemp("page") / "leaderboard.html"
     extras = Extras(curves=[curves], ablations=[ablation()], matrices=[matrix()])
+    steps = {"clean": "center224", "mild": "jpeg95", "harsh": "jpeg30"}
+    protocols = {name: {"test_sets": ["generator-00", "generator-01"], "view": view} for name, view in steps.items()}
+    for number, name in enumerate(steps):
+        rows.append(row(method="strong", benchmark="swept", protocol=name, value=90.0 - 10 * number))
     second = benchmark("second", protocols={"theirs": {"test_sets": ["generator-00", "generator-01"]}})
-    page = build_page(table(rows), [benchmark(), second], datetime(2026, 5, 17, tzinfo=UTC), "0.1.0", extras)
+    swept = benchmark("swept", protocols=protocols)
+    page = build_page(table(rows), [benchmark(), second, swept], datetime(2026, 5, 17, tzinfo=UTC), "0.1.0", extras)
     write_page(page, out)
     return out
 
@@ -166,6 +171,7 @@ def test_tabs_go_by_mouse_and_by_keyboard(visit: Callable[..., Page]) -> None:
     page.get_by_role("tab", name="Second").click()
     assert page.get_by_role("tabpanel").count() == 1
     assert value_of(page, "b-paper") == "0.0"
+    page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     assert page.get_by_role("tab", name="Blocks").get_attribute("aria-selected") == "true"
     page.keyboard.press("Home")
@@ -309,6 +315,16 @@ def test_plots_are_drawn_and_have_their_data_as_a_table(visit: Callable[..., Pag
     page.get_by_role("tab", name="Blocks").click()
     for name in ("ablation", "weights"):
         page.locator(f"[data-plot={name}]:visible svg.marks").wait_for()
+
+
+def test_a_sweep_is_drawn_from_none_to_the_strongest(visit: Callable[..., Page]) -> None:
+    page = visit(address="#swept")
+    figure = page.locator("[data-plot=robustness]:visible")
+    figure.locator("svg.marks").wait_for()
+    assert field(page, "Perturbation").inner_text() == "JPEG quality"
+    figure.get_by_text("Data as a table").click()
+    rows = figure.locator("tbody tr").all_inner_texts()
+    assert [row_.split() for row_ in rows] == [["strong", "none", "90"], ["strong", "95", "80"], ["strong", "30", "70"]]
 
 
 def test_on_paper_the_tables_are_set_in_parts(visit: Callable[..., Page], tmp_path: Path) -> None:

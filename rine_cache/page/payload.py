@@ -12,7 +12,7 @@ import polars as pl
 
 from rine_cache.metadata_baseline import METHOD as METADATA_ONLY
 from rine_cache.report import METRIC_TITLES
-from rine_cache.specs.benchmark import MEAN
+from rine_cache.specs.benchmark import ERRORS, MEAN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from rine_cache.specs.benchmark import BenchmarkSpec, ProtocolSpec
 
 # Metrics for which a coin toss gives 50 on two classes of one size: their colours begin there.
-_FROM_CHANCE = ("acc", "balanced_acc", "ap", "auc", "acc_best_threshold", "acc_validation_threshold")
-_LOWER_IS_BETTER = ("ece",)
+_FROM_CHANCE = ("acc", "balanced_acc", "ap", "auc", "acc_validation_threshold", "acc_best_threshold")
 # What tells lines apart. Two sources' accounts of a method both stand.
 _LINE = (
     "kind",
@@ -101,8 +100,9 @@ def metric_title(metric: str) -> str:
 
 def _protocol(name: str, spec: ProtocolSpec | None, rows: pl.DataFrame) -> dict[str, Any]:
     own = list(spec.test_sets) if spec else []
-    if len(own) == 1:  # a lone test set is its own mean
-        rows = rows.with_columns(pl.col("test_set").replace(own[0], MEAN))
+    lone = own[0] if len(own) == 1 else None
+    if lone is not None:  # a lone test set is its own mean
+        rows = rows.with_columns(pl.col("test_set").replace(lone, MEAN))
         own = []
     found = rows["test_set"].unique(maintain_order=True)
     columns = [MEAN, *own, *(each for each in found if each != MEAN and each not in own)]
@@ -111,6 +111,7 @@ def _protocol(name: str, spec: ProtocolSpec | None, rows: pl.DataFrame) -> dict[
     metrics = [metric for metric in dict.fromkeys([*headline, *METRIC_TITLES, *cells]) if metric in cells]
     return {
         "id": name,
+        "lone": lone,
         "heading": _heading(spec, [each for each in columns if each != MEAN]),
         "columns": [each for each in columns if each == MEAN or any(each in by_set for by_set in cells.values())],
         "lines": lines,
@@ -119,7 +120,7 @@ def _protocol(name: str, spec: ProtocolSpec | None, rows: pl.DataFrame) -> dict[
                 "id": metric,
                 "title": metric_title(metric),
                 "from": 50 if metric in _FROM_CHANCE else 0,
-                "lower": metric in _LOWER_IS_BETTER,
+                "lower": metric in ERRORS,
             }
             for metric in metrics
         ],
@@ -175,7 +176,7 @@ def _fill(rows: pl.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any], dic
         by_set = table.setdefault(row["metric"], {})
         cell = by_set.setdefault(row["test_set"], {})
         for field in fields:
-            if row[field] is not None:
+            if row[field] is not None and row[field] == row[field]:  # of the best itself a difference may be NaN
                 cell.setdefault(field, {})[index] = _short(row[field], _CELL[field])
         if row["test_set"] == MEAN:
             cell.setdefault("rank", {})[index] = row["rank"]

@@ -62,7 +62,8 @@
       options(this.control.training, [["", "any"], ...distinct("training").map((name) => ["=" + name, name])], this.control.training.value);
       options(this.control.encoder, [["", "any"], ...distinct("encoder").map((name) => ["=" + name, name])], this.control.encoder.value);
       for (const kind of this.kinds) {
-        const size = lines.filter((line) => line.status === kind.dataset.kind).length;
+        // A method has a second line where a metric makes an oracle of it.
+        const size = new Set(lines.filter((line) => line.status === kind.dataset.kind).map((line) => [line.method, line.training, line.source].join("\n"))).size;
         this.panel.querySelector(`[data-count=${kind.dataset.kind}]`).textContent = size;
         kind.closest(".chip").hidden = size === 0;
       }
@@ -131,7 +132,7 @@
     }
 
     heads(columns, withRest) {
-      const title = (column) => (column === MEAN ? "mean" : column);
+      const title = (column) => (column === MEAN ? this.protocol.lone ?? "mean" : column);
       const head = (key, text, kind) => {
         const sorted = this.sort.column === key ? (this.sort.descending ? "descending" : "ascending") : null;
         return make("th", { scope: "col", "data-column": key, class: kind, "aria-sort": sorted }, make("button", { type: "button" }, ...breakable(text)));
@@ -365,6 +366,7 @@
           else if (line.status === "measured") fact("95 % interval", "none");
           if (std !== null) fact("over seeds", `± ${fixed(std, 2)}, ${line.seeds} seeds`);
           const difference = this.at(column, "best_difference", index);
+          if (difference === null && this.at(column, "tied_with_best", index)) fact("to the best", "none is better, of its training set");
           if (difference !== null) {
             const from = this.at(column, "best_difference_low", index), to = this.at(column, "best_difference_high", index);
             fact("to the best", fixed(difference, 2) + (from === null ? "" : ` (${fixed(from, 2)} to ${fixed(to, 2)})`));
@@ -380,7 +382,7 @@
         }
         if (line.status === "published") fact("source", line.source);
       }
-      const place = column.startsWith("*") ? line.method : `${line.method} on ${column === MEAN ? "the mean" : column}`;
+      const place = column.startsWith("*") ? line.method : `${line.method} on ${column === MEAN ? this.protocol.lone ?? "the mean" : column}`;
       tip.replaceChildren(make("strong", {}, place), ...(head ? [make("span", { class: "value" }, head)] : []),
         make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))])));
       for (const old of document.querySelectorAll("[aria-describedby=tip]")) old.removeAttribute("aria-describedby");
