@@ -30,5 +30,6 @@ rule all:
     default_target: True
     input:
         "results/leaderboard.parquet",
+        "results/leaderboard.html",
         matrices(),
         ablations(),
