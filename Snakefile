@@ -10,6 +10,9 @@ if not workflow.overwrite_configfiles:
     configfile: "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/features.smk"
@@ -27,5 +30,6 @@ rule all:
     default_target: True
     input:
         "results/leaderboard.parquet",
+        "results/leaderboard.html",
         matrices(),
         ablations(),

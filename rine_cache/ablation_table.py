@@ -93,6 +93,20 @@ def write_ablation_table(table: pl.DataFrame, path: Path) -> None:
         table.write_parquet(temporary)
 
 
+def read_ablation_table(path: Path) -> pl.DataFrame:
+    """Read an ablation's table.
+
+    Raises
+    ------
+    ResultsError
+        If the file is missing or is none.
+    """
+    try:
+        return pl.read_parquet(path).select(*_SUBSET, *_NUMBER)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ResultsError(f"{path} is no ablation's table ({error}); make it with `rine-cache ablate draw`") from None
+
+
 def render_ablation(table: pl.DataFrame, spec: AblationSpec) -> str:
     """Render the table as Markdown that reads well in a terminal too: a section per family, a table per metric."""
     introduction = " ".join(

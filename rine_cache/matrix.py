@@ -82,6 +82,23 @@ def write_matrix(matrix: pl.DataFrame, path: Path) -> None:
         pq.write_table(matrix.to_arrow(), temporary)
 
 
+def read_matrix(path: Path) -> pl.DataFrame:
+    """Read a matrix.
+
+    Raises
+    ------
+    ResultsError
+        If the file is missing or is none.
+    """
+    try:
+        matrix = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ResultsError(f"{path} is not a matrix ({error}); make it with `rine-cache leaderboard matrix`") from None
+    if missing := {TRAINING_SET, MEAN, UNSEEN, NOTE} - set(matrix.columns):
+        raise ResultsError(f"{path} is not a matrix: it lacks {', '.join(sorted(missing))}")
+    return matrix
+
+
 def render_matrix(matrix: pl.DataFrame, spec: MatrixSpec) -> str:
     """Render a matrix as Markdown that reads well in a terminal too."""
     test_sets = test_sets_of(matrix)

@@ -34,6 +34,7 @@ TABLES = [
     "building the leaderboard",
     "looking for images that stand twice",
     "measuring what a classifier without pixels solves",
+    "writing the leaderboard's page",
 ]
 # The views through which the benchmarks test each data set, and the training sets read theirs.
 TESTED = {
@@ -98,6 +99,10 @@ def missing(output: str) -> dict[str, str]:
     return {name: " ".join(rest.split()) for name, rest in lines}
 
 
+def curves(experiments: Iterable[str]) -> list[str]:
+    return [f"reducing the scores of {name} to curves" for name in experiments]
+
+
 def build_progan(folder: Path, train: Iterable[str], validation: Iterable[str]) -> None:
     for split, classes in (("train", train), ("val", validation)):
         paths = [path for path in twins.forensynths_train(classes) if path.startswith(f"{split}/")]
@@ -134,6 +139,7 @@ def test_with_some_of_the_data_what_can_run_is_scheduled_and_nothing_else(folder
             *work_on({**tested, **trained_on}),
             *for_each("training the heads of", able),
             *scores(able, tested),
+            *curves(able),
             *for_each("measuring the heads of", PAPER.experiments),
         ]
     )
@@ -168,6 +174,7 @@ def test_with_all_of_the_data_everything_runs_and_each_view_is_encoded_once(fold
             *for_each("importing the heads of", OFFICIAL),
             *for_each("training the heads of", TRAINED),
             *scores(PAPER.experiments, TESTED),
+            *curves(PAPER.experiments),
             *for_each("measuring the heads of", PAPER.experiments),
         ]
     )
@@ -196,6 +203,7 @@ def test_two_generators_are_crossed_and_the_others_are_waited_for(folder: Path) 
             *work_on({**tested, **trained_on}),
             *for_each("training the heads of", able),
             *scores(able, tested),
+            *curves(able),
             *for_each("measuring the heads of", CROSS.experiments),
             "drawing the matrix genimage",
         ]

@@ -67,6 +67,8 @@ TABLES = [
     "looking for images that stand twice",
     "measuring the heads of first",
     "measuring what a classifier without pixels solves",
+    "reducing the scores of first to curves",
+    "writing the leaderboard's page",
 ]
 
 
@@ -154,6 +156,7 @@ def test_the_leaderboard_holds_measured_absent_and_published_rows(finished: Path
     assert set(absent["coverage"]) == {"0/2"}
     assert table.filter(kind="published").height == 1633
     assert "| RINE " in (finished / "results" / "leaderboard.md").read_text()
+    assert '"curve' in (finished / "results" / "leaderboard.html").read_text()
 
 
 def test_a_second_run_has_nothing_to_do(finished: Path, config: dict[str, Any]) -> None:
@@ -277,7 +280,9 @@ def test_an_official_head_needs_no_training_images(finished: Path, config: dict[
         "importing the heads of official",
         "measuring the heads of absent",
         "measuring the heads of official",
+        "reducing the scores of official to curves",
         "scoring test through center224 with the heads of official",
+        "writing the leaderboard's page",
     ]
 
 
@@ -293,8 +298,10 @@ def test_adding_an_experiment_schedules_only_its_heads(finished: Path, config: d
     assert scheduled(finished, config) == [
         "building the leaderboard",
         "measuring the heads of second",
+        "reducing the scores of second to curves",
         "scoring test through center224 with the heads of second",
         "training the heads of second",
+        "writing the leaderboard's page",
     ]
 
 
@@ -316,7 +323,7 @@ ABLATION_JOBS = [
 
 def test_adding_an_ablation_schedules_only_its_heads_and_its_table(finished: Path, config: dict[str, Any]) -> None:
     config["ablations"] = {"blocks": ABLATION}
-    assert scheduled(finished, config) == ABLATION_JOBS
+    assert scheduled(finished, config) == [*ABLATION_JOBS, "writing the leaderboard's page"]
 
 
 def test_an_ablation_waits_with_its_experiment(finished: Path, config: dict[str, Any]) -> None:
@@ -388,7 +395,7 @@ def test_an_ablation_is_a_table_a_page_and_two_figures_and_no_row_of_the_leaderb
     before = (tmp_path / "results" / "leaderboard.parquet").read_bytes()
     config["ablations"] = {"blocks": ABLATION}
     path = write_config(tmp_path, config)
-    assert jobs_of(snakemake(tmp_path, path)) == ABLATION_JOBS
+    assert jobs_of(snakemake(tmp_path, path)) == [*ABLATION_JOBS, "writing the leaderboard's page"]
     assert (tmp_path / "results" / "leaderboard.parquet").read_bytes() == before
     made = tmp_path / "results" / "ablations"
     assert sorted(file.name for file in made.iterdir()) == [

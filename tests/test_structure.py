@@ -46,6 +46,8 @@ LAYERS = (
         "report",
         "predict",
         "image_paths",
+        "curves",
+        "page",
     }
     | {
         "ablation",
@@ -130,6 +132,8 @@ def test_one_module_knows_hdf5_and_none_knows_snakemake() -> None:
         ("rine_cache.leaderboard", "numba"),
         ("rine_cache.ablation_table", "torch h5py PIL matplotlib"),
         ("rine_cache.report", "torch h5py PIL"),
+        ("rine_cache.curves", "torch h5py PIL"),
+        ("rine_cache.page.build", "torch h5py PIL matplotlib"),
         ("rine_cache.extract", "torch open_clip"),
         ("rine_cache.cli.main", "torch h5py PIL polars pydantic numpy sklearn"),
     ],

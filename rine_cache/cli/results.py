@@ -10,6 +10,7 @@ import click
 
 from rine_cache.cli import leaderboard_use
 from rine_cache.cli.options import IN_PATH, OUT_FILE, log_option
+from rine_cache.cli.page import curves, page
 
 LOG = logging.getLogger(__name__)
 
@@ -57,6 +58,10 @@ def leaderboard() -> None:
 
 for command in (leaderboard_use.diff, leaderboard_use.export, leaderboard_use.compare):
     leaderboard.add_command(command)
+
+
+leaderboard.add_command(page)
+leaderboard.add_command(curves)
 
 
 @leaderboard.command()

@@ -64,7 +64,15 @@ rule draw_ablation:
     output:
         table="results/ablations/{ablation}.parquet",
         markdown="results/ablations/{ablation}.md",
-        figures=multiext("results/ablations/{ablation}", ".svg", ".png"),
+        figures=[
+            report(
+                "results/ablations/{ablation}.svg",
+                caption="../report/ablation.rst",
+                category="Ablations",
+                labels={"ablation": "{ablation}"},
+            ),
+            "results/ablations/{ablation}.png",
+        ],
     log:
         "results/logs/draw/{ablation}.log",
     benchmark:

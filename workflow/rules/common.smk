@@ -402,6 +402,43 @@ def matrix_benchmark_json(wildcards):
     return as_json(BENCHMARKS[CONFIG.matrices[wildcards.matrix].benchmark])
 
 
+def curves():
+    """Name the curves that the page shows: of the experiments that have heads."""
+    return expand(
+        "results/curves/{experiment}.parquet",
+        experiment=[name for name in CONFIG.experiments if not LACKING[name]],
+    )
+
+
+def page_options(wildcards, input):
+    """Return the options that name what stands on the page beside the leaderboard."""
+    tested = {
+        benchmark.view_of(protocol)
+        for benchmark in BENCHMARKS.values()
+        for protocol in benchmark.protocols
+    }
+    specs = {"--ablation": CONFIG.ablations, "--matrix": CONFIG.matrices}
+    files = {"--ablation": input.ablations, "--matrix": input.matrices}
+    options = [repeated("--curves", ([path] for path in input.curves))]
+    options += [
+        repeated(
+            option, ([as_json(specs[option][Path(path).stem]), path] for path in paths)
+        )
+        for option, paths in files.items()
+    ]
+    options.append(
+        repeated(
+            "--view",
+            (
+                [name, as_json(view)]
+                for name, view in CONFIG.views.items()
+                if name in tested
+            ),
+        )
+    )
+    return " ".join(filter(None, options))
+
+
 def figure_options(wildcards, output):
     """Return the options that name the figures of a matrix or an ablation."""
     return repeated("--figure", ([figure] for figure in output.figures))

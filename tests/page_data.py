@@ -1,0 +1,111 @@
+"""Leaderboards made up for the page's tests: as large as wanted, with intervals, comparisons and hostile names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rine_cache.leaderboard import SCHEMA
+from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
+
+HOSTILE = "<script>window.hacked = true</script>"
+# Those that a leaderboard with comparisons has beyond `SCHEMA` as it once was.
+COMPARISONS = {
+    "ci_method": pl.String,
+    "best_difference": pl.Float64,
+    "best_difference_low": pl.Float64,
+    "best_difference_high": pl.Float64,
+    "best_p_value": pl.Float64,
+    "tied_with_best": pl.Boolean,
+}
+
+
+def benchmark(name: str = "made-up", test_sets: int = 3, **settings: Any) -> BenchmarkSpec:
+    names = [f"generator-{number:02d}" for number in range(test_sets)]
+    sources = {each: {"dataset": "images", "subsets": [each]} for each in names}
+    protocols = {"all": {"test_sets": names, "headline": ["acc", "auc"]}}
+    if test_sets > 1:
+        protocols["first"] = {"test_sets": names[:1], "headline": ["acc"]}
+    return BenchmarkSpec.model_validate(
+        {"name": name, "title": name.title(), "test_sets": sources, "protocols": protocols, **settings}
+    )
+
+
+def row(**columns: Any) -> dict[str, Any]:
+    """Make a row of the leaderboard, measured unless said otherwise."""
+    value = columns.get("value")
+    defaults = {
+        **dict.fromkeys((*SCHEMA.names(), *COMPARISONS)),
+        "kind": "measured",
+        "source_kind": "measured",
+        "benchmark": "made-up",
+        "protocol": "all",
+        "training_set": "train-a",
+        "test_set": MEAN,
+        "metric": "acc",
+        "coverage": "3/3",
+        "oracle": False,
+        "encoder": "clip-vit-b16",
+        "weights": "openai",
+        "tap": "ln_2",
+        "view": "center224",
+        "head": "rine",
+        "blocks": "all",
+        "n_real": 1000,
+        "n_fake": 1000,
+        "n_quarantined": 0,
+        "source": "rine-cache 0.1.0",
+        "code_version": "0.1.0",
+        "seed_count": 1,
+        "trainable_parameters": 1000,
+        "ci_low": value and max(0.0, value - 1.5),
+        "ci_high": value and min(100.0, value + 1.5),
+    }
+    return {**defaults, **columns}
+
+
+def published(method: str, **columns: Any) -> dict[str, Any]:
+    """Make a row as papers state it: a value with its source, and little else."""
+    unknown = ("encoder", "weights", "tap", "view", "head", "blocks", "n_real", "n_fake", "n_quarantined")
+    unknown += ("code_version", "seed_count", "trainable_parameters", "ci_low", "ci_high")
+    columns = {"source": "arXiv:0000.00000, Table 1", **columns}
+    return row(kind="published", source_kind="primary", method=method, **dict.fromkeys(unknown), **columns)
+
+
+def table(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema={**SCHEMA, **COMPARISONS})
+
+
+def large(methods: int, spec: BenchmarkSpec, metrics: tuple[str, ...] = ("acc", "auc"), seed: int = 0) -> pl.DataFrame:
+    """Make a leaderboard of so many methods on all of a benchmark's test sets."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(methods):
+        skill = rng.uniform(55, 98)
+        for metric in metrics:
+            for test_set in (MEAN, *spec.test_sets):
+                value = float(np.clip(skill + rng.normal(0, 5), 1, 100))
+                rows.append(
+                    row(
+                        method=f"method-{number:03d}",
+                        training_set=f"train-{'ab'[number % 2]}",
+                        benchmark=spec.name,
+                        test_set=test_set,
+                        metric=metric,
+                        value=value,
+                        std=0.4,
+                        seed_count=3,
+                        coverage=f"{len(spec.test_sets)}/{len(spec.test_sets)}",
+                        rank=number + 1,
+                        trainable_parameters=1000 * (1 + number),
+                        ci_method="stratified bootstrap over images, 1,000 resamples",
+                        best_difference=value - 98,
+                        best_difference_low=value - 99,
+                        best_difference_high=value - 97,
+                        best_p_value=0.2,
+                        tied_with_best=value > 96,
+                    )
+                )
+    return table(rows)

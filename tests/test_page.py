@@ -1,0 +1,297 @@
+"""The page: what it holds, and that nothing in it asks for a network or runs a user's text."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from rine_cache import curves as drawn
+from rine_cache.evaluate import Scores
+from rine_cache.leaderboard import SCHEMA, write_leaderboard
+from rine_cache.page.build import Extras, build_page
+from rine_cache.page.charts import chart_specifications
+from rine_cache.page.palette import SCALE, contrast
+from rine_cache.page.payload import benchmark_payloads
+from rine_cache.page.plots import robustness, strength_of
+from rine_cache.specs.base import parse
+from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
+from rine_cache.specs.encoding import BUILTIN_VIEWS, VIEW
+from rine_cache.specs.training import ExperimentSpec
+from tests.conftest import refused
+from tests.page_data import COMPARISONS, HOSTILE, benchmark, large, published, row, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Answer
+
+MADE = datetime(2026, 5, 17, 9, 30, tzinfo=UTC)
+
+
+def page_of(leaderboard: pl.DataFrame, *benchmarks: BenchmarkSpec, **extras: Any) -> str:
+    return build_page(leaderboard, benchmarks, MADE, "0.1.0+gabc", Extras(**extras))
+
+
+def only_protocol(rows: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
+    (payload,) = benchmark_payloads(table(rows), [benchmark(**settings)])
+    protocol: dict[str, Any] = payload["protocols"][0]
+    return protocol
+
+
+def test_a_cell_holds_its_value_interval_spread_and_comparison() -> None:
+    protocol = only_protocol(
+        [row(method="a", value=91.234567, std=0.5, seed_count=3, tied_with_best=True, best_difference=-1.005, rank=2)]
+    )
+    cell = protocol["cells"]["acc"][MEAN]
+    assert (cell["value"], cell["ci_low"], cell["ci_high"], cell["std"]) == ([91.23], [89.73], [92.73], [0.5])
+    assert (cell["tied_with_best"], cell["rank"], cell["coverage"]) == ([1], [2], ["3/3"])
+    assert protocol["lines"][0]["seeds"] == 3
+
+
+def test_a_leaderboard_without_comparisons_is_shown_too() -> None:
+    old = table([row(method="a", value=90.0)]).select(SCHEMA.names()).drop(COMPARISONS, strict=False)
+    (payload,) = benchmark_payloads(old, [benchmark()])
+    assert payload["protocols"][0]["cells"]["acc"][MEAN]["value"] == [90]
+    assert "No row of this leaderboard carries an interval" not in build_page(old, [benchmark()], MADE, "0.1.0")
+
+
+def test_what_was_not_measured_has_no_number() -> None:
+    protocol = only_protocol([row(method="a", value=90.0), row(method="b", value=None, coverage="0/3")])
+    assert [line["status"] for line in protocol["lines"]] == ["measured", "unmeasured"]
+    assert protocol["cells"]["acc"][MEAN]["value"] == [90, None]
+
+
+def test_two_sources_numbers_for_one_method_both_stand_and_so_does_one_source_that_states_two() -> None:
+    rows = [published("a", value=90.0, source="one"), published("a", value=91.0, source="two")]
+    protocol = only_protocol([*rows, published("a", value=92.0, source="two")])
+    assert [line["source"] for line in protocol["lines"]] == ["one", "two", "two"]
+    assert protocol["cells"]["acc"][MEAN]["value"] == [90, 91, 92]
+
+
+def test_a_lone_test_set_is_its_own_mean() -> None:
+    spec = benchmark(test_sets=1)
+    rows = [published("a", value=90.0, test_set="generator-00", coverage="1/1")]
+    rows += [row(method="b", value=91.0, test_set=test_set, coverage="1/1") for test_set in (MEAN, "generator-00")]
+    (payload,) = benchmark_payloads(table(rows), [spec])
+    assert payload["protocols"][0]["columns"] == [MEAN]
+    assert payload["protocols"][0]["cells"]["acc"][MEAN]["value"] == [90, 91]
+
+
+def test_counts_of_images_quarantine_and_leaks_are_kept() -> None:
+    counted = {"n_real": 10, "n_fake": 9, "n_quarantined": 2, "n_leaked": 3}
+    protocol = only_protocol([row(method="a", value=90.0, **counted), published("b", value=80.0)])
+    assert protocol["counts"][MEAN] == {"distinct": [(10, 9, 2, 3)], "of": [0, None]}
+
+
+def test_benchmarks_that_no_file_defines_and_metrics_that_only_papers_report_are_shown() -> None:
+    rows = [published("a", benchmark="elsewhere", protocol="theirs", metric="pixel_f1", value=50.0)]
+    payloads = benchmark_payloads(table(rows), [benchmark()])
+    assert [payload["id"] for payload in payloads] == ["elsewhere"]
+    assert payloads[0]["protocols"][0]["metrics"][0]["title"] == "pixel f1"
+
+
+def test_no_text_of_a_user_becomes_markup() -> None:
+    rows = [row(method=HOSTILE, value=90.0, note=HOSTILE), published("a", value=80.0, note="</script>" + HOSTILE)]
+    page = page_of(table(rows), benchmark(title=HOSTILE, about=f"`x` {HOSTILE}", note=HOSTILE, ranked=False))
+    assert "<script>window.hacked" not in page
+    assert "<code>x</code>" in page
+    # What ends a script element are the page's own ends.
+    assert len(re.findall("<script[ >]", page)) == page.count("</script>")
+
+
+def test_the_page_names_no_address_to_load_from() -> None:
+    page = page_of(table([row(method="a", value=90.0)]), benchmark())
+    head = page[: page.index("<script>", page.index('id="charts"'))]  # before Vega, whose text names its own site
+    assert not re.findall(r"""(?:src|href)=["'](?!#|data:,)|url\(|@import""", head)
+    assert "default-src 'none'" in head
+
+
+def test_the_page_says_what_made_it_and_what_it_is_not() -> None:
+    rows = [row(method="a", value=90.0, ci_method="Wilson's interval")]
+    page = page_of(table(rows), benchmark(ranked=False, note="sample, not a result"))
+    for text in ("0.1.0+gabc", "17 May 2026, 09:30 UTC", "Wilson&#39;s interval", "What this is not"):
+        assert text in page
+
+
+def test_what_is_not_there_has_no_panel() -> None:
+    page = page_of(table([row(method="a", value=90.0)]), benchmark())
+    assert 'id="panel-blocks"' not in page
+    assert 'id="panel-matrices"' not in page
+
+
+def test_every_step_of_the_scale_shows_its_ink() -> None:
+    for step in SCALE:
+        assert contrast(step.light, step.light_ink) >= 4.5
+        assert contrast(step.dark, step.dark_ink) >= 4.5
+
+
+def test_lightness_alone_orders_the_scale() -> None:
+    on_black = [(contrast(step.light, "#000000"), contrast(step.dark, "#000000")) for step in SCALE]
+    assert [light for light, _ in on_black] == sorted((light for light, _ in on_black), reverse=True)
+    assert [dark for _, dark in on_black] == sorted(dark for _, dark in on_black)
+
+
+def test_a_large_leaderboard_makes_a_page_that_browsers_open() -> None:
+    spec = benchmark(test_sets=60)
+    page = page_of(large(200, spec, metrics=("acc",)), spec)
+    assert len(page) < 3_000_000
+
+
+def test_charts_are_specified_without_data_of_their_own() -> None:
+    specifications = chart_specifications()
+    assert all(chart["data"] == {"name": "points"} for chart in specifications.values())
+    assert len(json.dumps(specifications)) < 60_000
+
+
+# ---- Robustness
+
+
+def test_protocols_of_one_sweep_are_found_by_their_views_and_ordered_by_strength() -> None:
+    protocols = {
+        name: {"test_sets": ["generator-00", "generator-01"], "view": view}
+        for name, view in (("b", "jpeg50"), ("a", "jpeg95"), ("clean", "center224"), ("n", "noise5"))
+    }
+    spec = benchmark(test_sets=2, protocols=protocols)
+    (sweep,) = robustness([spec], {})[spec.name]
+    assert sweep["title"] == "JPEG quality"
+    assert [(step["label"], step["protocol"]) for step in sweep["steps"]] == [
+        ("none", "clean"),
+        ("95", "a"),
+        ("50", "b"),
+    ]
+
+
+def test_a_view_of_the_configuration_may_be_a_step_and_other_test_sets_are_another_sweep() -> None:
+    own = parse(VIEW, {"kind": "center", "prepare": [{"op": "jpeg", "quality": 10}]}, "the view")
+    protocols = {
+        "a": {"test_sets": ["generator-00"], "view": "jpeg50"},
+        "b": {"test_sets": ["generator-00"], "view": "mine"},
+        "c": {"test_sets": ["generator-01"], "view": "jpeg30"},
+    }
+    (sweep,) = robustness([benchmark(test_sets=2, protocols=protocols)], {"mine": own})["made-up"]
+    assert [step["label"] for step in sweep["steps"]] == ["50", "10"]
+
+
+def test_every_built_in_sweep_has_a_strength() -> None:
+    swept = [name for name in BUILTIN_VIEWS if re.match(r"(jpeg|webp|blur|downscale|noise|rine-)", name)]
+    assert len(swept) > 20
+    assert all(strength_of(BUILTIN_VIEWS[name]) for name in swept)
+    assert strength_of(BUILTIN_VIEWS["center224"]) is None
+
+
+# ---- Curves
+
+
+def scored(count: int = 400, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Make two test sets' labels and logits, with ties."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for shift in (0.5, 2.0):
+        labels = rng.integers(0, 2, count)  # (n,)
+        parts.append((labels, np.round(rng.normal(0, 1, count) + shift * labels, 1)))
+    return parts
+
+
+def test_the_area_below_the_roc_is_the_mean_auc() -> None:
+    parts = scored()
+    points = drawn.roc_points(parts)
+    area = np.trapezoid(points["y"], points["x"])
+    assert area == pytest.approx(np.mean([roc_auc_score(*part) for part in parts]), abs=0.01)
+    assert points["x"].is_sorted()
+    assert points["y"].is_sorted()
+
+
+def test_reliability_is_the_share_of_fakes_by_score_as_a_loop_counts_it() -> None:
+    ((labels, logits), *_) = scored()
+    points = drawn.reliability_points([(labels, logits)])
+    scores = 1 / (1 + np.exp(-logits))
+    expected = []
+    for low in np.arange(10) / 10:
+        inside = (scores >= low) & (scores < low + 0.1)
+        if inside.any():
+            expected.append((scores[inside].mean(), labels[inside].mean(), inside.sum()))
+    assert np.allclose(points.select("x", "y", "n").to_numpy(), np.array(expected))
+
+
+def test_histograms_add_up_to_one_per_class() -> None:
+    points = drawn.histogram_points(scored())
+    sums = points.group_by("label").agg(pl.col("y").sum(), pl.col("n").sum())
+    assert np.allclose(sums["y"], 1)
+    assert sums["n"].sum() == 800
+
+
+def experiment() -> ExperimentSpec:
+    return ExperimentSpec.model_validate(
+        {
+            "encoder": "e",
+            "tap": "ln_2",
+            "training_set": "train-a",
+            "seeds": [0],
+            "methods": {"linear": {"head": {"kind": "linear"}, "training": {"xi": 0}}},
+        }
+    )
+
+
+def scores_of(subsets: list[str]) -> Scores:
+    rng = np.random.default_rng(1)
+    labels = [0, 1] * 10 * len(subsets)
+    images = pl.DataFrame(
+        {
+            "image_id": [f"{number}.png" for number in range(len(labels))],
+            "label": pl.Series(labels, dtype=pl.Int8),
+            "subset": [subset for subset in subsets for _ in range(20)],
+            "split": None,
+            "variant": None,
+            "group": None,
+        },
+        schema_overrides=dict.fromkeys(("split", "variant", "group"), pl.String),
+    )
+    header = {"dataset": "images", "view": "center224", "heads": [{"method": "linear", "seed": 0, "fingerprint": "f"}]}
+    return Scores(header, images, rng.normal(size=(1, len(labels))).astype(np.float32))
+
+
+def test_a_protocol_has_curves_only_where_all_of_it_was_scored() -> None:
+    spec = benchmark(test_sets=2)
+    whole = drawn.draw_curves(experiment(), [spec], [scores_of(["generator-00", "generator-01"])])
+    assert set(whole["protocol"]) == {"all", "first"}
+    assert set(whole["curve"]) == {drawn.ROC, drawn.RELIABILITY, drawn.HISTOGRAM}
+    part = drawn.draw_curves(experiment(), [spec], [scores_of(["generator-00"])])
+    assert set(part["protocol"]) == {"first"}
+
+
+def test_nothing_scored_gives_an_empty_table_that_can_be_read(tmp_path: Path) -> None:
+    empty = drawn.draw_curves(experiment(), [benchmark()], [])
+    drawn.write_curves(empty, tmp_path / "curves.parquet")
+    assert drawn.read_curves(tmp_path / "curves.parquet").is_empty()
+
+
+# ---- Commands
+
+
+def test_the_command_writes_the_page(rine_cache: Callable[..., Answer], tmp_path: Path) -> None:
+    table_path = tmp_path / "leaderboard.parquet"
+    write_leaderboard(table([row(method="a", value=90.0)]).select(SCHEMA.names()), table_path)
+    curves_path = tmp_path / "curves.parquet"
+    spec = benchmark().model_dump_json()
+    answer = rine_cache(
+        "leaderboard", "curves", experiment().model_dump_json(), "--benchmark", spec, "--out", curves_path
+    )
+    assert answer.status == 0, answer.err
+    out = tmp_path / "page.html"
+    arguments = ("--leaderboard", table_path, "--benchmark", spec, "--curves", curves_path, "--out", out)
+    answer = rine_cache("leaderboard", "page", *arguments)
+    assert answer.status == 0, answer.err
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_command_refuses_what_is_no_leaderboard(rine_cache: Callable[..., Answer], tmp_path: Path) -> None:
+    message = refused(rine_cache("leaderboard", "page", "--leaderboard", tmp_path / "no.parquet", "--out", "page.html"))
+    assert "is not a leaderboard" in message

@@ -1,0 +1,384 @@
+"""The page in headless Chromium: it works by mouse and keyboard, in both themes, on paper and on a phone, offline."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rine_cache import curves as drawn
+from rine_cache.matrix import NOTE, TRAINING_SET, UNSEEN
+from rine_cache.page.build import Extras, build_page, write_page
+from rine_cache.page.palette import contrast
+from rine_cache.specs.ablation import AblationSpec
+from rine_cache.specs.benchmark import MEAN
+from rine_cache.specs.matrix import MatrixSpec
+from tests.page_data import HOSTILE, benchmark, large, published, row, table
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Locator, Page
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: install Debian's chromium, or name one in $CHROMIUM"
+)
+DASH = "\N{EN DASH}"
+METHODS = {"strong": 95.0, "weak": 61.5, HOSTILE: 80.0}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a page with everything on it: measured, published, oracle, baseline, unmeasured, and all of the plots."""
+    rows: list[dict[str, Any]] = []
+    for metric, offset in (("acc", 0.0), ("auc", 2.0)):
+        for number, (method, value) in enumerate(METHODS.items()):
+            for place, test_set in enumerate((MEAN, "generator-00", "generator-01", "generator-02")):
+                made = {"method": method, "metric": metric, "test_set": test_set, "value": value + offset - 3 * place}
+                made |= {"training_set": "train-b" if method == "weak" else "train-a"}
+                made |= {"n_leaked": 7 if method == "weak" and place == 1 else 0, "n_quarantined": 4}
+                made |= {"ci_method": "stratified bootstrap", "trainable_parameters": 10 ** (number + 2)}
+                made |= {"tied_with_best": method == HOSTILE, "rank": number + 1}
+                rows.append(row(**made))
+        rows.append(row(method="metadata-only", metric=metric, value=99.5, oracle=True, head="forest", encoder=None))
+        rows.append(row(method="peeping", metric=metric, value=99.0, oracle=True, note="best test threshold"))
+        rows.append(row(method="waiting", metric=metric, value=None, coverage="0/3", n_real=None, n_fake=None))
+    rows.append(published("strong", value=93.0, note=f"</script>{HOSTILE}"))
+    rows += [published("b-paper", value=0.0, benchmark="second", protocol="theirs", coverage=None)]
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 50)  # (n,)
+    parts = [(labels, rng.normal(size=100) + labels)]
+    curves = pl.concat(
+        [
+            make(parts).with_columns(
+                benchmark=pl.lit("made-up"),
+                protocol=pl.lit("all"),
+                training_set=pl.lit("train-a"),
+                method=pl.lit("strong"),
+            )
+            for make in (drawn.roc_points, drawn.reliability_points, drawn.histogram_points)
+        ],
+        how="diagonal_relaxed",
+    )
+    weights = {"curve": drawn.BLOCK_WEIGHT, "method": HOSTILE, "training_set": "a", "x": [0.0, 1.0], "y": [0.4, 0.6]}
+    curves = pl.concat([pl.DataFrame(schema=drawn.SCHEMA), curves, pl.DataFrame(weights)], how="diagonal_relaxed")
+    out = tmp_path_factory.mktemp("page") / "leaderboard.html"
+    extras = Extras(curves=[curves], ablations=[ablation()], matrices=[matrix()])
+    steps = {"clean": "center224", "mild": "jpeg95", "harsh": "jpeg30"}
+    protocols = {name: {"test_sets": ["generator-00", "generator-01"], "view": view} for name, view in steps.items()}
+    for number, name in enumerate(steps):
+        rows.append(row(method="strong", benchmark="swept", protocol=name, value=90.0 - 10 * number))
+    second = benchmark("second", protocols={"theirs": {"test_sets": ["generator-00", "generator-01"]}})
+    swept = benchmark("swept", protocols=protocols)
+    page = build_page(table(rows), [benchmark(), second, swept], datetime(2026, 5, 17, tzinfo=UTC), "0.1.0", extras)
+    write_page(page, out)
+    return out
+
+
+def ablation() -> tuple[AblationSpec, pl.DataFrame]:
+    spec = {"title": HOSTILE, "experiment": "e", "method": "strong", "subsets": ["each"], "metrics": ["acc"]}
+    rows = [
+        {"family": family, "block": block, "method": "m", "blocks": [block], "validation_loss": 0.5, "test_set": name}
+        | {"metric": "acc", "value": 60.0 + block, "std": 1.0, "seed_count": 3, "coverage": "3/3", "n_real": 5}
+        | {"n_fake": 5, "n_quarantined": 0, "note": HOSTILE}
+        for family, block in (("each", 0), ("each", 1), ("all", 2))
+        for name in ("generator-00", "generator-01", MEAN)
+    ]
+    described = AblationSpec.model_validate({**spec, "benchmark": "made-up", "protocol": "all"})
+    return described, pl.DataFrame(rows)
+
+
+def matrix() -> tuple[MatrixSpec, pl.DataFrame]:
+    rows = [{"training_set": "train-a", "trained_on": ["generator-00"]}]
+    spec = {"title": "Who", "benchmark": "made-up", "protocol": "all", "method": "strong", "rows": rows}
+    numbers = {"generator-00": [99.0], "generator-01": [None], MEAN: [None], UNSEEN: [None]}
+    frame = pl.DataFrame({TRAINING_SET: ["train-a"], **numbers, NOTE: [None]}).with_columns(
+        pl.col("generator-01", MEAN, UNSEEN).cast(pl.Float64), pl.col(NOTE).cast(pl.String)
+    )
+    return MatrixSpec.model_validate(spec), frame
+
+
+@pytest.fixture
+def visit(browser: Browser, page_file: Path) -> Iterator[Callable[..., Page]]:
+    """Open the page; afterwards nothing was said on its console, and it asked for nothing but itself."""
+    troubles: list[str] = []
+    contexts = []
+
+    def open_page(path: Path = page_file, address: str = "", **context: Any) -> Page:
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context}))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(5000)
+        url = path.as_uri()
+        page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("dialog", lambda dialog: troubles.append(dialog.message))
+        page.on("request", lambda asked: None if asked.url.split("#")[0] == url else troubles.append(asked.url))
+        page.goto(url + address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        for page in context.pages:
+            assert page.evaluate("window.hacked") is None
+        context.close()
+    assert troubles == []
+
+
+def methods(page: Page, group: str = "ranked") -> list[str]:
+    names: Locator = page.locator(f".panel:not([hidden]) tbody[data-group={group}] tr:not([hidden]) .name")
+    return names.all_text_contents()
+
+
+def field(page: Page, label: str) -> Locator:
+    return page.get_by_label(label, exact=True).locator("visible=true")
+
+
+def value_of(page: Page, method: str, column: str = MEAN) -> str:
+    cell = page.locator(".panel:not([hidden]) .scroll tr", has=page.get_by_text(method, exact=True)).first
+    return cell.locator(f"[data-column='{column}']").inner_text()
+
+
+def test_lines_stand_in_their_groups_the_best_first(visit: Callable[..., Page]) -> None:
+    page = visit()
+    assert methods(page) == ["strong", "strong", HOSTILE, "weak"]
+    assert methods(page, "baseline") == ["metadata-only"]
+    assert methods(page, "oracle") == ["peeping"]
+    assert methods(page, "unmeasured") == ["waiting"]
+    assert value_of(page, "waiting") == DASH
+    assert "never ranked" in page.locator("tbody[data-group=oracle] tr.heading").inner_text()
+    # An oracle is better than all, and is not the column's best.
+    assert page.locator(".panel:not([hidden]) td.mean.best").inner_text() == "95.0"
+
+
+def test_tabs_go_by_mouse_and_by_keyboard(visit: Callable[..., Page]) -> None:
+    page = visit()
+    page.get_by_role("tab", name="Second").click()
+    assert page.get_by_role("tabpanel").count() == 1
+    assert value_of(page, "b-paper") == "0.0"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_role("tab", name="Blocks").get_attribute("aria-selected") == "true"
+    page.keyboard.press("Home")
+    assert page.evaluate("document.activeElement.textContent") == "Made-Up"
+    page.keyboard.press("End")
+    assert page.get_by_role("tab", name="Cross-generator").get_attribute("aria-selected") == "true"
+    assert page.locator("#panel-matrices td").all_text_contents() == ["99.0 seen in training", DASH, DASH, DASH]
+
+
+def test_columns_sort_both_ways_and_say_so(visit: Callable[..., Page]) -> None:
+    page = visit()
+    head = page.locator("th[data-column='generator-01']").first
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert methods(page)[0] == "strong"
+    head.get_by_role("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    # The published line states no such number: it is last either way.
+    assert methods(page) == ["weak", HOSTILE, "strong", "strong"]
+    page.locator("th[data-column='*method'] button").first.click()
+    assert methods(page) == [HOSTILE, "strong", "strong", "weak"]
+    assert page.locator("th[aria-sort]").count() == 1
+
+
+def test_filters_leave_what_they_say(visit: Callable[..., Page]) -> None:
+    page = visit()
+    field(page, "Method").fill("STRO")
+    assert methods(page) == ["strong", "strong"]
+    page.locator("label", has_text="published").locator("visible=true").click()
+    assert methods(page) == ["strong"]
+    assert "1 of 7 lines shown" in page.locator("[role=status]:visible").inner_text()
+    field(page, "Method").fill("")
+    field(page, "Training set").select_option("train-b")
+    assert methods(page) == ["weak"]
+    field(page, "Training set").select_option("any")
+    field(page, "Encoder").select_option("clip-vit-b16")
+    assert methods(page, "baseline") == []
+
+
+def test_the_metric_and_the_protocol_switch(visit: Callable[..., Page]) -> None:
+    page = visit()
+    field(page, "Metric").select_option("AUC")
+    assert value_of(page, "weak") == "63.5"
+    assert "AUC, %" in page.locator("caption:visible").inner_text()
+    assert "1 more published line does not state this metric" in page.locator("[role=status]:visible").inner_text()
+    assert page.evaluate("location.hash") == "#made-up/all/auc"
+
+
+def test_an_address_opens_what_it_names(visit: Callable[..., Page]) -> None:
+    page = visit(address="#made-up/all/auc")
+    assert value_of(page, "weak") == "63.5"
+
+
+def test_details_come_by_keyboard_as_by_mouse(visit: Callable[..., Page]) -> None:
+    page = visit()
+    cell = page.locator("tr", has=page.get_by_text("weak", exact=True)).locator("td[data-column='generator-00']").first
+    cell.hover()
+    tip = page.get_by_role("tooltip")
+    for text in ("58.50 %", "57.00 to 60.00", "1,000 real, 1,000 fake", "quarantined", "4", "leaked", "7"):
+        assert text in tip.inner_text()
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    page.locator(".scroll:visible [tabindex='0']").first.focus()
+    assert "trained on" in tip.inner_text()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert "strong on the mean" in tip.inner_text()
+    page.keyboard.press("ArrowDown")
+    assert "arXiv:0000.00000, Table 1" in tip.inner_text()
+    assert page.evaluate("document.activeElement.getAttribute('aria-describedby')") == "tip"
+
+
+def test_intervals_stand_in_the_cells_when_asked(visit: Callable[..., Page]) -> None:
+    page = visit()
+    page.locator("label", has_text="intervals").locator("visible=true").click()
+    assert f"60.0{DASH}63.0" in value_of(page, "weak")
+
+
+def test_marks_of_leaks_and_of_ties(visit: Callable[..., Page]) -> None:
+    page = visit()
+    assert value_of(page, "weak", "generator-00").startswith("L")
+    assert "leak in 1 test set" in page.locator("tr", has=page.get_by_text("weak", exact=True)).first.inner_text()
+    assert "does not differ from the best" in value_of(page, HOSTILE)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_cell_can_be_read_in_both_themes(visit: Callable[..., Page], scheme: str) -> None:
+    page = visit(color_scheme=scheme)
+    colours = page.locator("td.num:visible").evaluate_all(
+        """cells => cells.map(cell => { const paint = getComputedStyle(cell);
+             const solid = (e) => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+               if (!c.endsWith(', 0)')) return c; } };
+             return [paint.color, solid(cell)]; })"""
+    )
+    assert len(colours) > 10
+    for ink, paper in colours:
+        assert contrast(hexadecimal(ink), hexadecimal(paper)) >= 4.5
+
+
+def hexadecimal(colour: str) -> str:
+    channels = colour[colour.index("(") + 1 : -1].split(",")[:3]
+    return "#" + "".join(f"{int(channel):02x}" for channel in channels)
+
+
+def test_the_theme_follows_the_system_until_it_is_chosen(visit: Callable[..., Page]) -> None:
+    page = visit(color_scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(background)
+    page.locator(".theme label", has_text="Light").click()
+    light = page.evaluate(background)
+    assert light != dark
+    page.reload()
+    assert page.evaluate(background) == light
+    assert page.locator(".theme input:checked").get_attribute("value") == "light"
+
+
+def test_a_phone_scrolls_the_table_and_not_the_page(visit: Callable[..., Page]) -> None:
+    page = visit(viewport={"width": 360, "height": 740})
+    for tab in page.get_by_role("tab").all():
+        tab.click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+    page.get_by_role("tab").first.click()
+    holder = page.locator(".scroll:visible")
+    holder.evaluate("element => { element.scrollLeft = 200 }")
+    name = page.locator("tbody th[scope=row]:visible").first.bounding_box()
+    assert name is not None
+    assert name["x"] < 30
+
+
+def test_plots_are_drawn_and_have_their_data_as_a_table(visit: Callable[..., Page]) -> None:
+    page = visit()
+    for name in ("roc", "reliability", "histogram", "size"):
+        page.locator(f"[data-plot={name}]:visible svg.marks").wait_for()
+    assert page.locator("[data-plot=robustness]:visible").count() == 0
+    figure = page.locator("[data-plot=size]:visible")
+    figure.get_by_text("Data as a table").click()
+    assert "61.5" in figure.locator("tbody").inner_text()
+    # Only one method has curves: of another there are none to show.
+    field(page, "Highlighted method").select_option("weak")
+    page.locator("[data-plot=reliability]").first.wait_for(state="hidden")
+    page.get_by_role("tab", name="Blocks").click()
+    for name in ("ablation", "weights"):
+        page.locator(f"[data-plot={name}]:visible svg.marks").wait_for()
+
+
+def test_a_sweep_is_drawn_from_none_to_the_strongest(visit: Callable[..., Page]) -> None:
+    page = visit(address="#swept")
+    figure = page.locator("[data-plot=robustness]:visible")
+    figure.locator("svg.marks").wait_for()
+    assert field(page, "Perturbation").inner_text() == "JPEG quality"
+    figure.get_by_text("Data as a table").click()
+    rows = figure.locator("tbody tr").all_inner_texts()
+    assert [row_.split() for row_ in rows] == [["strong", "none", "90"], ["strong", "95", "80"], ["strong", "30", "70"]]
+
+
+def test_on_paper_the_tables_are_set_in_parts(visit: Callable[..., Page], tmp_path: Path) -> None:
+    spec = benchmark("wide", test_sets=30)
+    page_of_many = build_page(large(4, spec), [spec], datetime(2026, 5, 17, tzinfo=UTC), "0.1.0")
+    write_page(page_of_many, tmp_path / "wide.html")
+    page = visit(tmp_path / "wide.html")
+    field(page, "Method").fill("method-001")
+    paper = page.pdf()
+    assert paper.startswith(b"%PDF")
+    assert len(paper) > 10_000
+    tables = page.locator(".print-boards table")
+    assert tables.count() == 3
+    heads = [text for each in tables.all() for text in each.locator("thead th").all_text_contents()]
+    assert set(heads) == {"method", MEAN, *spec.test_sets}
+    assert page.locator(".print-boards .name").all_text_contents() == ["method-001"] * 3
+
+
+def test_two_hundred_methods_on_sixty_test_sets_stay_usable(visit: Callable[..., Page], tmp_path: Path) -> None:
+    spec = benchmark("large", test_sets=60)
+    write_page(
+        build_page(large(200, spec, metrics=("acc",)), [spec], datetime(2026, 5, 17, tzinfo=UTC), "0.1.0"),
+        tmp_path / "large.html",
+    )
+    page = visit(tmp_path / "large.html")
+    assert page.locator(".scroll td.num").count() == 200 * 61
+    assert page.evaluate("document.documentElement.scrollWidth") == 1280
+    page.locator("th[data-column='generator-59'] button").first.click()
+    values = page.locator("td[data-column='generator-59']").evaluate_all(
+        "cells => cells.map(c => parseFloat(c.textContent))"
+    )
+    assert values == sorted(values, reverse=True)
+    # Header and first column stay where they are seen.
+    page.locator(".scroll:visible").evaluate("element => { element.scrollTop = 3000; element.scrollLeft = 2000 }")
+    head = page.locator("thead th[data-column='*method']:visible").first.bounding_box()
+    frame = page.locator(".scroll:visible").bounding_box()
+    assert head is not None
+    assert frame is not None
+    assert abs(head["x"] - frame["x"]) < 3
+    assert abs(head["y"] - frame["y"]) < 3
+
+
+def test_assistive_technology_finds_its_way(visit: Callable[..., Page]) -> None:
+    page = visit()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the tables"
+    assert page.evaluate("document.documentElement.lang") == "en"
+    for tab in page.get_by_role("tab").all():
+        panel = page.locator("#" + str(tab.get_attribute("aria-controls")))
+        assert panel.get_attribute("aria-labelledby") == tab.get_attribute("id")
+    unlabelled = page.locator("select, input").evaluate_all("fields => fields.filter(f => !f.labels.length).length")
+    assert unlabelled == 0
+    table_ = page.locator("table.board:visible").first
+    assert table_.locator("caption").count() == 1
+    assert table_.locator("thead th:not([scope=col])").count() == 0
+    identifiers = page.locator("[id]").evaluate_all("all => all.map(e => e.id).filter(id => !id.startsWith('vg-'))")
+    assert len(identifiers) == len(set(identifiers))
