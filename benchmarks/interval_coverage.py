@@ -125,7 +125,7 @@ def main(samples: int, replicates: int, only: str, metrics: str) -> None:
     for size in (100, 200, 500, 1000, 4500):
         cases += [
             (
-                f"n {size}, acc {title}",
+                f"n {size}, {title}",
                 lambda seed, d=d, size=size: binormal(samples, d, size // 2, size // 2, seed),
                 [d],
             )
