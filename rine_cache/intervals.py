@@ -10,7 +10,9 @@ it). Which interval is made of the standard error depends on the metric, chosen 
 - **All others**: on the scale of the logit, so that it stays within 0 and 1 and is longer towards 50 %. It is symmetric
   there, but for AUC and AP, whose replicates may be more skewed than a share's (few reals that score high weigh on
   all): by how much they are, it is moved as Edgeworth's expansion of a studentised mean says (Hall, The Bootstrap and
-  Edgeworth Expansion, 1992, section 3.5).
+  Edgeworth Expansion, 1992, section 3.5). Where they rest on fewer than `FEW_EVENTS` events
+  these two reach no farther than Wilson's interval for as many images as the smaller class has: no AUC varies more than
+  a share of so many (Birnbaum and Klose, 1957).
 
 Both take a quantile of Student's t. Its degrees of freedom are the units drawn less their strata, and for the others at
 most `PER_EVENT` times what the number's rarer side is worth in independent events (an AUC of .998 rests on few pairs
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 # Degrees of freedom for each event that a number near 0 or 1 rests on.
 PER_EVENT = 6.0
+FEW_EVENTS = 3
 # An interval is moved by this share of its half-width at most: the skewness of few units is hardly known.
 FARTHEST = 0.25
 # Of the replicates so many must be defined, else there is no interval.
@@ -163,10 +166,14 @@ def interval(
             surplus = skewness - (1 - 2 * values) * scale  # what a share of as many independent images would not have
             move = surplus * (2 * norm.ppf((1 + LEVEL) / 2) ** 2 + 1) / 6
             centre += np.clip(move, -FARTHEST * quantile, FARTHEST * quantile) * scale
-        return (
-            np.where(inside, expit(centre - quantile * scale), low),
-            np.where(inside, expit(centre + quantile * scale), high),
-        )
+        lower, upper = expit(centre - quantile * scale), expit(centre + quantile * scale)
+        if metric in _SKEWED:
+            fewest = np.asarray(size.units)
+            least, most = _wilson(values, np.sqrt(spread / fewest), fewest, student.ppf((1 + LEVEL) / 2, free))
+            few = events < FEW_EVENTS
+            lower = np.where(few, np.maximum(lower, least), lower)
+            upper = np.where(few, np.minimum(upper, most), upper)
+        return np.where(inside, lower, low), np.where(inside, upper, high)
 
 
 def interval_name(metric: Metric) -> str:
