@@ -352,6 +352,17 @@ def scored_methods(folder: Path) -> set[str]:
 
 
 @pytest.mark.slow
+def test_snakemakes_own_report_carries_the_page_and_the_table_with_captions(finished: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    snakemake(finished, finished / "config.yaml", "--report", str(report))
+    text = report.read_text(encoding="utf-8")
+    assert "Synthetic-image detectors measured by rine-cache" in text
+    for name, caption in (("leaderboard.html", "a tab per benchmark"), ("leaderboard.csv", "for spreadsheets")):
+        assert name in text
+        assert caption in text
+
+
+@pytest.mark.slow
 def test_a_method_that_fails_or_comes_or_goes_costs_no_other_head(
     finished: Path, tmp_path: Path, config: dict[str, Any]
 ) -> None:
