@@ -452,6 +452,11 @@
       }
       const widest = Math.log(Math.max(...rows.size.map((row) => row.x))), narrowest = Math.log(Math.min(...rows.size.map((row) => row.x)));
       for (const row of rows.size) if (row.name && Math.log(row.x) > (widest + narrowest) / 2) row.name = "left"; // names stay within
+      const span = Math.max(...rows.size.map((row) => row.high)) - Math.min(...rows.size.map((row) => row.low)), named = [];
+      for (const row of rows.size.filter((each) => each.name).sort((a, b) => b.chosen - a.chosen || b.y - a.y)) {
+        if (named.some((other) => Math.abs(other.y - row.y) < span / 12)) row.name = ""; // it would cover the other's
+        else named.push(row);
+      }
       const title = `${this.metric?.title ?? ""}, %`;
       const drawn = Object.entries(rows).map(([name, own]) => plot(this.panel.querySelector(`[data-plot=${name}]`), name, own, ["size", "robustness"].includes(name) ? title : null));
       this.panel.querySelector(".plots").hidden = !drawn.some(Boolean);
