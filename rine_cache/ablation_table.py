@@ -14,6 +14,7 @@ from rine_cache.markdown import markdown_table
 from rine_cache.report import METRIC_TITLES
 from rine_cache.specs.benchmark import MEAN
 from rine_cache.specs.blocks import FAMILIES, GREEDY
+from rine_cache.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,10 +102,7 @@ def read_ablation_table(path: Path) -> pl.DataFrame:
     ResultsError
         If the file is missing or is none.
     """
-    try:
-        return pl.read_parquet(path).select(*_SUBSET, *_NUMBER)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ResultsError(f"{path} is no ablation's table ({error}); make it with `rine-cache ablate draw`") from None
+    return read_table(path, COLUMNS, what="an ablation's table", make="rine-cache ablate draw").select(COLUMNS)
 
 
 def render_ablation(table: pl.DataFrame, spec: AblationSpec) -> str:
@@ -214,7 +212,4 @@ def _count(row: dict[str, Any]) -> str:
 
 
 def _read_subsets(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path).select(_SUBSET)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ResultsError(f"{path} holds no subsets ({error}); make it with `rine-cache ablate train`") from None
+    return read_table(path, _SUBSET, what="a table of subsets", make="rine-cache ablate train").select(_SUBSET)

@@ -16,9 +16,11 @@ from scipy.special import expit
 from sklearn.metrics import roc_curve
 
 from rine_cache.errors import ResultsError
+from rine_cache.evaluate import readable_labels, readable_logits
 from rine_cache.files import written_whole
 from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL
 from rine_cache.pairing import pair
+from rine_cache.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -186,10 +188,8 @@ def read_curves(path: Path) -> pl.DataFrame:
     ResultsError
         If the file is missing or holds none.
     """
-    try:
-        return pl.read_parquet(path).select(SCHEMA.names())
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ResultsError(f"{path} holds no curves ({error}); make it with `rine-cache leaderboard curves`") from None
+    table = read_table(path, SCHEMA.names(), what="a file of curves", make="rine-cache leaderboard curves")
+    return table.select(SCHEMA.names())
 
 
 def _read(
@@ -200,11 +200,8 @@ def _read(
     pairing = pair(benchmark.test_sets[test_set], cap, {dataset: part.images for dataset, part in scores.items()})
     if pairing is None:
         return None
-    logits = np.concatenate([scores[side.dataset].logits[:, side.rows] for side in pairing], axis=1)  # (H, n)
-    labels = np.repeat([REAL, FAKE], [len(side.rows) for side in pairing])  # (n,)
-    kept = ~np.isnan(logits[0])  # (n,): the heads agree, which read_scores checks
-    labels = labels[kept]
-    return _Scored(labels, logits[:, kept]) if len(np.unique(labels)) == 2 else None
+    labels = readable_labels(scores, pairing)  # (n,)
+    return _Scored(labels, readable_logits(scores, pairing)) if len(np.unique(labels)) == 2 else None
 
 
 def _weights(cards: Sequence[HeadCard]) -> Iterator[pl.DataFrame]:

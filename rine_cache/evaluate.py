@@ -24,6 +24,7 @@ from rine_cache.passes import NOTHING_READ, EncoderPasses, stated_passes, total_
 from rine_cache.provenance import code_version
 from rine_cache.sampling_error import UNKNOWN
 from rine_cache.setting_choice import choice_rows
+from rine_cache.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -139,6 +140,18 @@ def _refusal(path: Path, error: Exception) -> ResultsError:
     return ResultsError(f"{path} is not a score file ({error}); make it with `rine-cache score`")
 
 
+def readable_logits(scores: Mapping[str, Scores], pairing: Pairing) -> NDArray[np.float32]:
+    """Gather the logits of a test set's images that could be read, reals first, (H, n), from scores by data set."""
+    logits = np.concatenate([scores[side.dataset].logits[:, side.rows] for side in pairing], axis=1)  # (H, n)
+    return logits[:, ~np.isnan(logits[0])]
+
+
+def readable_labels(scores: Mapping[str, Scores], pairing: Pairing) -> NDArray[np.int64]:
+    """Return the labels of those images, (n,)."""
+    counts = [int((~np.isnan(scores[side.dataset].logits[0, side.rows])).sum()) for side in pairing]
+    return np.repeat([REAL, FAKE], counts)
+
+
 def evaluate(
     name: str,
     experiment: ExperimentSpec,
@@ -243,10 +256,7 @@ def read_metrics(path: Path) -> pl.DataFrame:
     ResultsError
         If it is missing or holds none.
     """
-    try:
-        return pl.read_parquet(path).select(SCHEMA.names())
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ResultsError(f"{path} holds no metrics ({error}); make it with `rine-cache evaluate`") from None
+    return read_table(path, SCHEMA.names(), what="a file of metrics", make="rine-cache evaluate").select(SCHEMA.names())
 
 
 def write_metrics(metrics: pl.DataFrame, path: Path, passes: EncoderPasses = NOTHING_READ) -> None:
@@ -306,24 +316,17 @@ def _measure(
     pairing = pair(benchmark.test_sets[test_set], cap, {dataset: part.images for dataset, part in scores.items()})
     if pairing is None:
         return None
-    read = [int((~np.isnan(scores[side.dataset].logits[0, side.rows])).sum()) for side in pairing]  # heads agree
-    labels = np.repeat([REAL, FAKE], read)  # (n,)
+    labels = readable_labels(scores, pairing)  # (n,)
     headers = [scores[side.dataset].header for side in pairing]
     return Measured(
         pairing=pairing,
         metrics=[
             binary_metrics(labels, head_logits, calibration)
             for head_logits, calibration in zip(
-                _readable_logits(scores, pairing), _calibrations(headers[0]), strict=True
+                readable_logits(scores, pairing), _calibrations(headers[0]), strict=True
             )
         ],
-        logits=partial(_readable_logits, scores, pairing),
+        logits=partial(readable_logits, scores, pairing),
         digests=[header[digest] for header in headers for digest in _DIGESTS],
         cap=cap,
     )
-
-
-def _readable_logits(scores: Mapping[str, Scores], pairing: Pairing) -> NDArray[np.float32]:
-    """Gather the logits of a test set's images that could be read, reals first, (H, n)."""
-    logits = np.concatenate([scores[side.dataset].logits[:, side.rows] for side in pairing], axis=1)  # (H, n)
-    return logits[:, ~np.isnan(logits[0])]

@@ -21,6 +21,7 @@ from rine_cache.passes import NOTHING_READ, EncoderPasses, read_passes, total_pa
 from rine_cache.provenance import fingerprint
 from rine_cache.published import read_published
 from rine_cache.specs.benchmark import ERRORS, MEAN
+from rine_cache.tables import read_table
 from rine_cache.ties import with_ties
 
 if TYPE_CHECKING:
@@ -150,12 +151,9 @@ def read_leaderboard(path: Path) -> pl.DataFrame:
     Raises
     ------
     ResultsError
-        If there is none at `path`.
+        If there is none at `path`, or one of another version.
     """
-    try:
-        return pl.read_parquet(path).select(SCHEMA.names())
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ResultsError(f"{path} is not a leaderboard ({error}); make it with `snakemake`") from None
+    return read_table(path, SCHEMA.names(), what="a leaderboard", make="snakemake").select(SCHEMA.names())
 
 
 def _measured(paths: Sequence[Path]) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from rine_cache.files import written_whole
 from rine_cache.markdown import markdown_table
 from rine_cache.report import METRIC_TITLES
 from rine_cache.specs.benchmark import MEAN
+from rine_cache.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,13 +91,8 @@ def read_matrix(path: Path) -> pl.DataFrame:
     ResultsError
         If the file is missing or is none.
     """
-    try:
-        matrix = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise ResultsError(f"{path} is not a matrix ({error}); make it with `rine-cache leaderboard matrix`") from None
-    if missing := {TRAINING_SET, MEAN, UNSEEN, NOTE} - set(matrix.columns):
-        raise ResultsError(f"{path} is not a matrix: it lacks {', '.join(sorted(missing))}")
-    return matrix
+    needed = (TRAINING_SET, MEAN, UNSEEN, NOTE)
+    return read_table(path, needed, what="a matrix", make="rine-cache leaderboard matrix")
 
 
 def render_matrix(matrix: pl.DataFrame, spec: MatrixSpec) -> str:

@@ -181,7 +181,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "leaderboard show without one": (["leaderboard", "show"], "results/leaderboard.parquet is not a leaderboard"),
     "leaderboard of missing metrics": (
         ["leaderboard", "build", "--metrics", "nowhere.parquet", "--out", "l.parquet"],
-        "nowhere.parquet holds no metrics",
+        "nowhere.parquet is not a file of metrics",
     ),
     "leaderboard of missing numbers": (
         ["leaderboard", "build", "--published", "nowhere.csv", "--out", "l.parquet"],

@@ -505,16 +505,16 @@ def test_commands_take_a_benchmark_as_a_file_or_as_json(tmp_path: Path) -> None:
 def test_what_holds_no_metrics_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "metrics.parquet"
     path.write_bytes(content)
-    with pytest.raises(ResultsError, match=r"metrics\.parquet holds no metrics .*make it with `rine-cache evaluate`"):
+    with pytest.raises(ResultsError, match=r"metrics\.parquet is not a file of metrics .*make it"):
         build_leaderboard([path], [], [GENIMAGE])
 
 
 def test_parquet_of_something_else_is_no_metrics_and_no_leaderboard(tmp_path: Path) -> None:
     path = tmp_path / "other.parquet"
     pl.DataFrame({"a": [1]}).write_parquet(path)
-    with pytest.raises(ResultsError, match="holds no metrics"):
+    with pytest.raises(ResultsError, match="a file of metrics of this version: it lacks the column 'experiment'"):
         build_leaderboard([path], [], [GENIMAGE])
-    with pytest.raises(ResultsError, match="is not a leaderboard"):
+    with pytest.raises(ResultsError, match="is not a leaderboard of this version: it lacks the column 'kind'"):
         read_leaderboard(path)
 
 
