@@ -483,6 +483,7 @@ def extracted(folder: Path, dataset: str) -> str:
     return [line for line in log.read_text().splitlines() if " encoded" in line][-1]
 
 
+@pytest.mark.slow
 def test_a_data_set_that_grew_encodes_its_new_images_and_another_of_the_same_images_none(
     finished: Path, tmp_path: Path, config: dict[str, Any]
 ) -> None:

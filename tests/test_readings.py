@@ -189,6 +189,7 @@ def planned(folder: Path, config: Path, *options: str) -> list[str]:
     return jobs_of(snakemake(folder, config, "--dry-run", *options))
 
 
+@pytest.mark.slow
 def test_one_job_makes_the_same_features_as_the_command_does_for_each(made: Path, tmp_path: Path) -> None:
     manifest = made / "results" / "manifests" / "test.parquet"
     for path, batch_size in ((caches(made, "jpeg50")[0], 4), (caches(made, "center224")[1], 8)):
@@ -260,6 +261,7 @@ def test_a_job_on_another_machine_reads_the_configuration_anew_and_finds_its_cac
     assert planned(folder, path, *job, "--mode", "remote") == [ONE.format(2)]
 
 
+@pytest.mark.slow
 def test_a_shard_that_was_deleted_is_made_again_by_the_next_run(made: Path, tmp_path: Path) -> None:
     """As `rine-cache verify` tells whoever finds one damaged."""
     folder = tmp_path / "damaged"
