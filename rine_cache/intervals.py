@@ -31,7 +31,7 @@ size, which is comparable between methods on the same images and with nothing el
 
 **Where it fails.** Of 1,000 to 2,000 simulated samples each, 93 to 97 % of the intervals held the truth for
 accuracies, F1, AP and AUC between 50 and 99 % on 100 to 4,500 images, give or take the simulation's 1 %, but for: 20
-to 40 groups of ten images alike, near 93 % (90 to 93 %; with ten groups they are too wide); AP of 50 groups that hold
+to 40 groups of ten images alike, near 93 % (89 to 93 %; with ten groups they are too wide); AP of 50 groups that hold
 both classes (92 %); of a mean of eight test sets over the same 100 reals (AUC 93, AP 89 %), or of 90 reals against
 900 fakes (AUC 92, AP 91 %); numbers so near 100 % that one image more or less is a step over the level (90 to 99 %);
 `tpr_fpr1` on fewer than 1,000 reals (78 to 92 %). Of a calibrated detector, 98 % of the intervals of `ece` hold.
