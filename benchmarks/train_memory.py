@@ -39,7 +39,7 @@ def make_cache(folder: Path, name: str, images: int, blocks: int, width: int) ->
     table = rows.with_columns(
         label=pl.int_range(images) % 2, size=1, **dict.fromkeys(set(SCHEMA) - {"image_id", "label", "size"})
     )
-    manifest = build_manifest(table.select(SCHEMA.names()).cast(dict(SCHEMA)), folder)  # type: ignore[arg-type]
+    manifest = build_manifest(table.select(SCHEMA.names()).cast(dict(SCHEMA)), folder)  # type: ignore[arg-type]  # polars' stubs
     write_manifest(manifest, folder / f"{name}.parquet")
     shape = CacheShape(blocks, images, 1, width, EMBEDDING_WIDTH, SLAB_ROWS)
     identity = CacheIdentity(KEY, manifest.listing_digest, {}, "cpu", RowRange(0, images))
