@@ -14,12 +14,20 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rine_cache import sampling_error
+from rine_cache import fingerprints, sampling_error
 from rine_cache.calibration import Calibration
 from rine_cache.errors import ResultsError
 from rine_cache.layouts.entry import FAKE, REAL
 from rine_cache.metrics import binary_metrics
-from rine_cache.pairing import IMAGE_COLUMNS, Measured, count_protocol, pair, protocol_rows, refuse_repeated
+from rine_cache.pairing import (
+    IMAGE_COLUMNS,
+    Measured,
+    count_protocol,
+    pair,
+    protocol_rows,
+    refuse_repeated,
+    trace_images,
+)
 from rine_cache.passes import NOTHING_READ, EncoderPasses, stated_passes, total_passes, write_with_passes
 from rine_cache.provenance import code_version
 from rine_cache.sampling_error import UNKNOWN
@@ -62,15 +70,16 @@ _MEASURED = pl.Schema(
         "trainable_parameters": pl.Int64,
         "oracle": pl.Boolean,
         "note": pl.String,
-        "fingerprint": pl.String,
         "code_version": pl.String,
+        **dict.fromkeys(fingerprints.COLUMNS, pl.String),
     }
 )
 # Intervals are of the mean over a method's seeds; its replicates stand in the rows of its first seed alone.
 SCHEMA = pl.Schema([*_MEASURED.items(), *sampling_error.SCHEMA.items()])
 
-_DIGESTS = ("encoding_fingerprint", "manifest_digest", "content_digest")
-_HEADER = {"dataset", "view", "heads", *_DIGESTS}
+_HEADER = {"dataset", "view", "heads", "encoding_fingerprint", "manifest_digest", "content_digest"}
+# What later versions state of a head.
+_OF_HEAD = {"calibration", "training_fingerprint"}
 _NO_SCORES = (OSError, pa.ArrowException, pl.exceptions.PolarsError, KeyError, ValueError, AttributeError)
 
 
@@ -131,8 +140,10 @@ def read_header(path: Path) -> dict[str, Any]:
         raise _refusal(path, error) from None
     if missing:
         raise ResultsError(f"{path} is not a score file: its header lacks {', '.join(sorted(missing))}")
-    if any("calibration" not in head for head in header["heads"]):
-        raise ResultsError(f"{path} was made by an older version and lacks its heads' calibration; score again")
+    if lacking := sorted({name for head in header["heads"] for name in _OF_HEAD - head.keys()}):
+        raise ResultsError(
+            f"{path} was made by an older version and lacks its heads' {' and '.join(lacking)}; score again"
+        )
     return header
 
 
@@ -222,7 +233,7 @@ def evaluate(
                     "note": "; ".join(filter(None, (benchmark.note, experiment.methods[method].note))) or None,
                     "code_version": code_version(),
                 }
-                made_by = head["fingerprint"] if head else None
+                made_by = fingerprints.Maker(head["fingerprint"], head["training_fingerprint"]) if head else None
                 for row in protocol_rows(measured, counts, index, made_by):
                     error = errors[method].get((row["test_set"], row["metric"]), UNKNOWN)
                     if row["value"] is None:
@@ -265,15 +276,15 @@ def write_metrics(metrics: pl.DataFrame, path: Path, passes: EncoderPasses = NOT
 
 
 def _check_heads(heads: list[tuple[str, int]], scores: Sequence[Scores]) -> None:
-    fingerprints = [{key: head["fingerprint"] for key, head in part.heads.items()} for part in scores]
-    for part, found in zip(scores, fingerprints, strict=True):
+    makers = [{key: head["fingerprint"] for key, head in part.heads.items()} for part in scores]
+    for part, found in zip(scores, makers, strict=True):
         if set(found) != set(heads):
             odd = sorted(set(found) ^ set(heads))[0]
             raise ResultsError(
                 f"the scores of {part.header['dataset']} and the experiment disagree on head {odd[0]} seed {odd[1]}; "
                 f"train and score the experiment again"
             )
-        if found != fingerprints[0]:
+        if found != makers[0]:
             raise ResultsError(
                 f"the scores of {part.header['dataset']} are of other heads than those of "
                 f"{scores[0].header['dataset']}; score both with the same heads"
@@ -327,6 +338,6 @@ def _measure(
             )
         ],
         logits=partial(readable_logits, scores, pairing),
-        digests=[header[digest] for header in headers for digest in _DIGESTS],
-        cap=cap,
+        data_fingerprint=trace_images(pairing, {dataset: part.header for dataset, part in scores.items()}),
+        encoder_fingerprint=fingerprints.joint_fingerprint(header["encoding_fingerprint"] for header in headers),
     )

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from rine_cache import fingerprints
 from rine_cache.duplicates import read_leaks
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import read_metrics
 from rine_cache.files import written_whole
 from rine_cache.passes import NOTHING_READ, EncoderPasses, read_passes, total_passes, write_with_passes
-from rine_cache.provenance import fingerprint
-from rine_cache.published import read_published
+from rine_cache.published import STATEMENT, read_published
+from rine_cache.published_differences import beside_published
 from rine_cache.specs.benchmark import ERRORS, MEAN
 from rine_cache.tables import read_table
 from rine_cache.ties import with_ties
@@ -71,8 +72,14 @@ SCHEMA = pl.Schema(
         "protocol_as_published": pl.String,
         "test_set_as_published": pl.String,
         "metric_as_published": pl.String,
+        "measured_value": pl.Float64,
+        "measured_ci_low": pl.Float64,
+        "measured_ci_high": pl.Float64,
+        "measured_difference": pl.Float64,
+        "measured_verdict": pl.String,
+        "measured_remarks": pl.String,
         "code_version": pl.String,
-        "fingerprint": pl.String,
+        **dict.fromkeys(fingerprints.COLUMNS, pl.String),
     }
 )
 KEYS = ("benchmark", "protocol", "training_set", "test_set", "metric")
@@ -120,7 +127,8 @@ def build_leaderboard(
         measured = measured.join(read_leaks(duplicates), on=["training_set", "benchmark", "test_set"], how="left")
     tables = [pl.DataFrame(schema=SCHEMA), measured, _published(published, protocols)]
     rows = pl.concat(tables, how="diagonal")  # what only one kind has is null for the other
-    return _ranked(rows, unranked).select(SCHEMA.names()).sort(*_order(), nulls_last=True, maintain_order=True)
+    rows = _beside_measured(_ranked(rows, unranked), benchmarks)
+    return rows.select(SCHEMA.names()).sort(*_order(), nulls_last=True, maintain_order=True)
 
 
 def count_all_passes(metrics: Sequence[Path]) -> EncoderPasses:
@@ -179,10 +187,10 @@ def _measured(paths: Sequence[Path]) -> pl.DataFrame:
             replicates=pl.when(known).then(pl.col("replicates").drop_nulls().first()),
             seed_count=pl.when(measured).then(pl.col("seed").n_unique().cast(pl.Int64)),
             coverage=pl.format("{}/{}", pl.col("covered").min(), pl.col("test_sets").first()),
-            fingerprint=pl.col("fingerprint").sort().drop_nulls().str.join("\n"),
+            **{name: pl.col(name).drop_nulls().unique().sort() for name in fingerprints.COLUMNS},
         )
         .with_columns(
-            fingerprint=pl.col("fingerprint").map_elements(_digest, return_dtype=pl.String),
+            **{name: pl.col(name).map_elements(_digest, return_dtype=pl.String) for name in fingerprints.COLUMNS},
             kind=pl.lit("measured"),
             source_kind=pl.lit("measured"),
             source=pl.format("rine-cache {}", "code_version"),
@@ -242,6 +250,25 @@ def _published(paths: Sequence[Path], protocols: dict[tuple[str, str], tuple[str
     )
 
 
+def _beside_measured(rows: pl.DataFrame, benchmarks: Sequence[BenchmarkSpec]) -> pl.DataFrame:
+    """Give published rows our value of the same method, protocol, training set, test set and metric, if there is one.
+
+    One whose source does not state its training set stands beside several of ours, and gets none.
+    """
+    pairs = beside_published(rows, benchmarks).filter(pl.col("published_training_set").is_not_null())
+    ours = pairs.select(
+        *(name for name in STATEMENT if name != "note"),
+        pl.lit("published").alias("kind"),
+        pl.col("published_note").alias("note"),
+        pl.col("published").alias("value"),
+        pl.col("measured").alias("measured_value"),
+        pl.col("ci_low", "ci_high", "difference", "verdict", "remarks").name.prefix("measured_"),
+    ).unique()
+    return rows.drop(name for name in ours.columns if name.startswith("measured_")).join(
+        ours, on=["kind", *STATEMENT, "value"], how="left", nulls_equal=True, maintain_order="left"
+    )
+
+
 def _ranked(rows: pl.DataFrame, unranked_benchmarks: Sequence[str]) -> pl.DataFrame:
     covered, of = (pl.col("coverage").str.split("/").list.get(index) for index in (0, 1))
     rankable = (
@@ -273,5 +300,7 @@ def _order() -> list[pl.Expr]:
     return [*map(pl.col, columns), mean_first, pl.col("test_set"), pl.col("metric"), best_first, pl.col("method")]
 
 
-def _digest(text: str) -> str | None:
-    return fingerprint(text)[:16] if text else None
+def _digest(of_seeds: pl.Series) -> str | None:
+    """Shorten to what tells thousands apart, and begins like the digest that `rine-cache info` shows."""
+    joint = fingerprints.joint_fingerprint(of_seeds)
+    return joint[:16] if joint else None

@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rine_cache import fingerprints
 from rine_cache.errors import ResultsError
 from rine_cache.markdown import markdown_table
 
@@ -31,7 +32,7 @@ KEYS = (
 # What can explain that a number is another one, in the order in which to look.
 REASONS = (
     "code_version",
-    "fingerprint",
+    *fingerprints.COLUMNS,
     "encoder",
     "weights",
     "tap",
@@ -60,8 +61,11 @@ SCHEMA = pl.Schema(
 )
 # Names for people.
 _SAID = {
-    "fingerprint": "heads or data",
     "code_version": "code",
+    "data_fingerprint": "test images",
+    "encoder_fingerprint": "encoding",
+    "training_fingerprint": "training data",
+    "head_fingerprint": "heads",
     "seed_count": "seeds",
     "trainable_parameters": "parameters",
 }
@@ -209,7 +213,7 @@ def _summary(changes: pl.DataFrame) -> str:
     changed = changes.filter(status=CHANGED)
     outside = changed["beyond_interval"].sum()
     same = changes.filter(pl.col("reasons") != "", status=SAME).height
-    explained = f" ({same:,} of them from other code, heads or data)" if same else ""
+    explained = f" ({same:,} of them from other code, data or heads)" if same else ""
     return (
         f"{counts.get(SAME, 0):,} numbers are the same{explained}, {counts.get(CHANGED, 0):,} changed, {outside:,} of "
         f"them beyond the 95 % interval. {counts.get(ONLY_A, 0):,} are only in A, {counts.get(ONLY_B, 0):,} only in B."

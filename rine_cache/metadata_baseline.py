@@ -26,9 +26,10 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.ensemble import RandomForestClassifier
 
 from rine_cache.evaluate import SCHEMA
+from rine_cache.fingerprints import Maker
 from rine_cache.layouts.entry import FAKE, REAL
 from rine_cache.metrics import METRICS, binary_metrics
-from rine_cache.pairing import Measured, count_protocol, pair, protocol_rows, refuse_repeated
+from rine_cache.pairing import Measured, count_protocol, pair, protocol_rows, refuse_repeated, trace_images
 from rine_cache.provenance import code_version
 from rine_cache.sampler import Sampler
 from rine_cache.sampling_error import UNKNOWN
@@ -95,7 +96,7 @@ def measure_metadata(audits: Sequence[Audit], benchmarks: Sequence[BenchmarkSpec
                 "note": "; ".join(filter(None, (benchmark.note, NOTE))),
                 "code_version": code_version(),
             }
-            for row in protocol_rows(measured, counts, 0, METHOD):
+            for row in protocol_rows(measured, counts, 0, Maker()):
                 error = errors.get((row["test_set"], row["metric"]), UNKNOWN) if row["value"] is not None else UNKNOWN
                 rows.append({**row, **shared, **error._asdict()})
     return pl.DataFrame([dict.fromkeys(SCHEMA) | row for row in rows], schema=SCHEMA)
@@ -153,13 +154,12 @@ def _measure(
     images = pl.concat(sides).filter(pl.col("reason").is_null())
     logits = cross_validated(images, f"{benchmark.name}/{test_set}")
     unknown: dict[Metric, float | None] = dict.fromkeys(METRICS)
-    headers = [audits[side.dataset].header for side in pairing]
     return Measured(
         pairing=pairing,
         logits=lambda: np.zeros((1, images.height)) if logits is None else logits[None],
         metrics=[unknown if logits is None else binary_metrics(images["label"].to_numpy(), logits)],
-        digests=[header[name] for header in headers for name in ("manifest_digest", "content_digest")],
-        cap=cap,
+        data_fingerprint=trace_images(pairing, {dataset: audit.header for dataset, audit in audits.items()}),
+        encoder_fingerprint=None,
     )
 
 

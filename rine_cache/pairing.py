@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from rine_cache.errors import ResultsError, nearest
+from rine_cache.fingerprints import COLUMNS, images_fingerprint, joint_fingerprint
 from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL
 from rine_cache.metrics import METRICS
 from rine_cache.provenance import fingerprint
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+    from rine_cache.fingerprints import Maker
     from rine_cache.specs.benchmark import CapSpec, Metric, Source, TestSet
 
 LOG = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class Pairing(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A test set that was measured: its images, each method's metrics, and what the images were read from.
+    """A test set that was measured: its images, each method's metrics, and what made them what they are.
 
     Attributes
     ----------
@@ -61,13 +63,17 @@ class Measured(NamedTuple):
         One per method or head, from `rine_cache.metrics.binary_metrics`.
     logits
         Returns what they were measured on: the logits of the images that could be read, reals first, (H, n).
+    data_fingerprint
+        From `trace_images`.
+    encoder_fingerprint
+        Of the encoding that they were read through; null where no encoder had a part in it.
     """
 
     pairing: Pairing
     metrics: Sequence[Mapping[Metric, float | None]]
     logits: Callable[[], NDArray[np.floating]]
-    digests: list[str]
-    cap: CapSpec | None
+    data_fingerprint: str
+    encoder_fingerprint: str | None
 
 
 class Counts(NamedTuple):
@@ -122,6 +128,23 @@ def refuse_repeated(names: Sequence[str], what: str) -> None:
         seen.add(name)
 
 
+def trace_images(pairing: Pairing, headers: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the digest of a test set's images: which they are, and their bytes.
+
+    Parameters
+    ----------
+    pairing
+        From `pair`.
+    headers
+        By data set, its manifest_digest and content_digest.
+    """
+    sides = []
+    for side in pairing:
+        header = headers[side.dataset]
+        sides.append(images_fingerprint(header["manifest_digest"], header["content_digest"], side.rows))
+    return fingerprint(sides)
+
+
 def count_protocol(
     measured: Mapping[str, Measured | None], readable: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, Counts | None]:
@@ -144,7 +167,7 @@ def count_protocol(
 
 
 def protocol_rows(
-    measured: Mapping[str, Measured | None], counts: Mapping[str, Counts | None], method: int, maker: str | None
+    measured: Mapping[str, Measured | None], counts: Mapping[str, Counts | None], method: int, maker: Maker | None
 ) -> Iterator[dict[str, Any]]:
     """Make the rows of one method on one protocol: per metric each test set, then the unweighted mean.
 
@@ -157,12 +180,13 @@ def protocol_rows(
     method
         Its place in `Measured.metrics`.
     maker
-        What scored the images, a part of each number's fingerprint; None where nothing did.
+        What scored the images; None where nothing did.
 
     Yields
     ------
     Dictionaries with test_set, metric, value, covered, test_sets, n_real, n_fake, n_quarantined, oracle and
-    fingerprint. Of a test set that lacks a class, only the accuracy of the other has a value.
+    the columns of `rine_cache.fingerprints`. Of a test set that lacks a class, only the accuracy of the other has a
+    value.
     """
     fingerprints = _fingerprints(measured, maker)
     uncounted = dict.fromkeys(Counts._fields)
@@ -182,7 +206,7 @@ def protocol_rows(
                 **covered,
                 **counted[name],
                 "oracle": metric in ORACLE_METRICS,
-                "fingerprint": fingerprints[name],
+                **fingerprints[name],
             }
 
 
@@ -251,11 +275,17 @@ def _value(value: float | None, metric: Metric, counts: Counts | None) -> float 
     return value if whole or metric in _OF_ONE_CLASS else None
 
 
-def _fingerprints(measured: Mapping[str, Measured | None], maker: str | None) -> dict[str, str | None]:
+def _fingerprints(measured: Mapping[str, Measured | None], maker: Maker | None) -> dict[str, dict[str, str | None]]:
     """Trace the numbers of a method, on each test set and on average, to what made them."""
-    parts: dict[str, list[Any]] = {
-        name: [*found.digests, *([found.cap.model_dump()] if found.cap else [])] if found else []
-        for name, found in measured.items()
+    behind = {name: [found] if found else [] for name, found in measured.items()}
+    behind[MEAN] = [found for found in measured.values() if found]
+    return {
+        name: dict.fromkeys(COLUMNS)
+        if maker is None or not parts
+        else {
+            "data_fingerprint": joint_fingerprint(part.data_fingerprint for part in parts),
+            "encoder_fingerprint": joint_fingerprint(part.encoder_fingerprint for part in parts),
+            **maker._asdict(),
+        }
+        for name, parts in behind.items()
     }
-    parts[MEAN] = [part for own in parts.values() for part in own]
-    return {name: fingerprint([maker, *own]) if maker is not None and own else None for name, own in parts.items()}

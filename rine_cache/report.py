@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rine_cache.markdown import markdown_table
+from rine_cache.published_differences import DISAGREES
 from rine_cache.specs.benchmark import ERRORS, MEAN
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ interval, as far as the choice of images goes: that of other seeds or training d
 from the best method of its training set on the same images. `coverage` is how many of a protocol's test sets stand
 behind a line: a mean exists only where all do, and only such lines are ranked, among lines of one training set. An
 `oracle` was fitted on the test data, and is never ranked. A line marked `-` was not measured: its data are not on this
-machine. Every number, per test set, is in `leaderboard.parquet`.
+machine. Beside a published value, `ours` is measured minus published, in points, of the same method and training set;
+`≠` where our interval does not hold the published value. Every number, per test set, is in `leaderboard.parquet`.
 """
 _LINE = ("method", "training_set", "kind", "source_kind", "oracle", "source", "note", "protocol_as_published")
 
@@ -167,7 +169,9 @@ def _value(row: dict[str, Any] | None) -> str:
     spread = f" ± {row['std']:.2f}" if row["std"] is not None else ""
     interval = f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]" if row["ci_low"] is not None else ""
     tied = " ≈" if row["tied_with_best"] and row["best_difference"] is not None else ""
-    return f"{row['value']:.2f}{spread}{interval}{tied}"
+    ours = f" (ours {row['measured_difference']:+.2f})" if row["measured_difference"] is not None else ""
+    apart = " ≠" if row["measured_verdict"] == DISAGREES else ""
+    return f"{row['value']:.2f}{spread}{interval}{tied}{ours}{apart}"
 
 
 def _shorten(text: str, limit: int = 60) -> str:

@@ -157,6 +157,7 @@ def _describe(head: Head) -> dict[str, Any]:
         "method": head.card.method,
         "seed": head.card.seed,
         "fingerprint": head.fingerprint,
+        "training_fingerprint": head.card.training_fingerprint,
         "trainable_parameters": head.trainable_parameters,
         "passes": head.card.passes.model_dump(),
         "validation_loss": head.card.validation.get("loss"),

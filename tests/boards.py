@@ -53,7 +53,10 @@ _MEASURED = {
     "source": "rine-cache 0.1.0",
     "oracle": False,
     "code_version": "0.1.0",
-    "fingerprint": "aaaa",
+    "data_fingerprint": "dddd",
+    "encoder_fingerprint": "eeee",
+    "training_fingerprint": "tttt",
+    "head_fingerprint": "aaaa",
 }
 _PUBLISHED = {
     **{name: _MEASURED[name] for name in ("benchmark", "protocol", "training_set", "method", "test_set", "metric")},

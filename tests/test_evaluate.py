@@ -14,6 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from rine_cache import sampling_error
 from rine_cache.errors import ResultsError
 from rine_cache.evaluate import SCHEMA, Scores, count_passes, evaluate, read_scores, write_metrics
+from rine_cache.fingerprints import COLUMNS
 from rine_cache.metrics import METRICS
 from rine_cache.pairing import pair
 from rine_cache.passes import EncoderPasses
@@ -117,6 +118,7 @@ def score_file(tmp_path: Path) -> Callable[..., Path]:
         view: str = "center224",
         encoding_fingerprint: str = "e" * 64,
         content_digest: str = "c" * 64,
+        training_fingerprint: str | None = "t" * 64,
     ) -> Path:
         images = images_of(dataset)
         logits = logits_of(dataset) if logits is None else logits
@@ -133,6 +135,7 @@ def score_file(tmp_path: Path) -> Callable[..., Path]:
                     "method": method,
                     "seed": seed,
                     "fingerprint": f"{fingerprints}-{method}-{seed}",
+                    "training_fingerprint": training_fingerprint,
                     "trainable_parameters": {"RINE": 1000, "UnivFD": 10}.get(method, 1),
                     "passes": {"crops_read": 1000, "caches": {"training": 50}},
                     "validation_loss": 0.5,
@@ -360,7 +363,7 @@ def test_an_absent_data_set_leaves_nulls_and_no_mean(score_file: Callable[..., P
     assert (found["glide"], found["dalle"], found[MEAN]) == (None, None, None)
     assert {(row["covered"], row["test_sets"]) for row in rows_of(metrics, **where)} == {(2, 4)}
     absent = row_of(metrics, **where, test_set="glide")
-    assert (absent["n_real"], absent["n_fake"], absent["n_quarantined"], absent["fingerprint"]) == (None,) * 4
+    assert (absent["n_real"], absent["n_fake"], absent["n_quarantined"], absent["data_fingerprint"]) == (None,) * 4
     assert row_of(metrics, **{**where, "protocol": "gans-2"}, test_set=MEAN)["value"] is not None
 
 
@@ -505,7 +508,7 @@ def test_without_scores_every_row_is_there_and_empty() -> None:
     metrics = run([])
     assert metrics.height == len(HEADS) * len(METRICS) * (5 + 3 + 2)
     assert set(metrics["covered"]) == {0}
-    measured = ["value", "n_real", "n_fake", "n_quarantined", "trainable_parameters", "fingerprint"]
+    measured = ["value", "n_real", "n_fake", "n_quarantined", "trainable_parameters", *COLUMNS]
     assert metrics.select(pl.col(measured).is_null().all()).row(0) == (True,) * len(measured)
     assert set(metrics["method"]) == {"RINE", "UnivFD"}
     assert set(metrics["protocol"]) == set(BENCHMARK.protocols)
@@ -568,17 +571,33 @@ def test_two_score_files_of_one_data_set_and_view_are_refused(both: list[Scores]
         run([both[0], both[0]._replace(logits=-both[0].logits)])
 
 
-def test_the_fingerprint_follows_heads_caches_and_manifests(score_file: Callable[..., Path]) -> None:
-    def of(**changes: str) -> str:
+def test_a_row_tells_what_made_it_apart(score_file: Callable[..., Path]) -> None:
+    def of(**changes: str) -> dict[str, str | None]:
         scores = [read_scores(score_file("gans", **changes))]
         where = {"protocol": "gans-2", "test_set": "a", "method": "RINE", "seed": 0, "metric": "acc"}
-        fingerprint: str = row_of(run(scores), **where)["fingerprint"]
-        return fingerprint
+        row = row_of(run(scores), **where)
+        return {column: row[column] for column in COLUMNS}
 
-    assert of() == of()
-    other = "0" * 64
-    changed = [of(fingerprints="other"), of(encoding_fingerprint=other), of(content_digest=other)]
-    assert len({of(), *changed}) == 4
+    usual, other = of(), "0" * 64
+    assert usual == of()
+    for argument, column in (
+        ("fingerprints", "head_fingerprint"),
+        ("training_fingerprint", "training_fingerprint"),
+        ("encoding_fingerprint", "encoder_fingerprint"),
+        ("content_digest", "data_fingerprint"),
+    ):
+        changed = of(**{argument: other})
+        assert {name for name in COLUMNS if changed[name] != usual[name]} == {column}
+    assert usual["encoder_fingerprint"] == "e" * 64
+    assert usual["head_fingerprint"] == "f-RINE-0"
+
+
+def test_the_mean_of_test_sets_that_were_read_alike_names_the_one_encoding(both: list[Scores]) -> None:
+    rows = run(both).filter(method="RINE", seed=0, metric="acc", protocol="all-4")
+    of = {row["test_set"]: row for row in rows.iter_rows(named=True)}
+    assert {row["encoder_fingerprint"] for row in of.values()} == {"e" * 64}
+    prints = {name: row["data_fingerprint"] for name, row in of.items()}
+    assert len(set(prints.values())) == len(prints), "each test set has its own images, and so has their mean"
 
 
 def test_a_score_file_reads_back_what_was_written(score_file: Callable[..., Path]) -> None:
@@ -723,7 +742,8 @@ def test_each_protocol_is_measured_through_its_own_view(score_file: Callable[...
     assert [row["view"] for row in (plain, jpeg, absent)] == ["center224", "jpeg50", "resized"]
     assert jpeg["value"] == pytest.approx(1 - plain["value"])
     assert (absent["value"], absent["n_real"]) == (None, None)
-    assert plain["fingerprint"] != jpeg["fingerprint"]
+    assert plain["encoder_fingerprint"] != jpeg["encoder_fingerprint"]
+    assert plain["data_fingerprint"] == jpeg["data_fingerprint"]
     assert benchmark.sources() == {(view, "gans") for view in ("center224", "jpeg50", "resized")}
 
 
@@ -790,7 +810,7 @@ def test_a_capped_protocol_measures_and_counts_the_images_it_keeps(score_file: C
     assert (row["n_real"], row["n_fake"], row["n_quarantined"]) == (5, 6, 1)
     everything = row_of(metrics, **where, protocol="all")
     assert (everything["n_real"], everything["n_fake"], everything["n_quarantined"]) == (12, 20, 1)
-    prints = {row_of(metrics, **where, protocol=name)["fingerprint"] for name in benchmark.protocols}
+    prints = {row_of(metrics, **where, protocol=name)["data_fingerprint"] for name in benchmark.protocols}
     assert len(prints) == 3
 
 

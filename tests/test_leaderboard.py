@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from rine_cache import fingerprints
 from rine_cache.cli.results import leaderboard as leaderboard_command
 from rine_cache.duplicates import find_duplicates, write_duplicates
 from rine_cache.errors import ResultsError
@@ -66,7 +67,10 @@ MEASURED: dict[str, Any] = {
     "trainable_parameters": 1000,
     "oracle": False,
     "note": None,
-    "fingerprint": "f" * 64,
+    "data_fingerprint": "d" * 64,
+    "encoder_fingerprint": "e" * 64,
+    "training_fingerprint": "t" * 64,
+    "head_fingerprint": "f" * 64,
     "code_version": "0.1.0",
 }
 PUBLISHED_ROW: dict[str, Any] = {
@@ -97,7 +101,7 @@ def build(tmp_path: Path) -> Callable[..., pl.DataFrame]:
         benchmark: BenchmarkSpec = GENIMAGE,
     ) -> pl.DataFrame:
         metrics, numbers = tmp_path / "metrics.parquet", tmp_path / "published.csv"
-        rows = [{**MEASURED, "fingerprint": f"{index:064d}", **row} for index, row in enumerate(measured)]
+        rows = [{**MEASURED, "head_fingerprint": f"{index:064d}", **row} for index, row in enumerate(measured)]
         write_metrics(pl.DataFrame(rows, schema=METRICS_SCHEMA), metrics)
         with numbers.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -190,20 +194,50 @@ def test_a_measured_row_says_what_it_is_of(build: Callable[..., pl.DataFrame]) -
     assert row["coverage"] == "3/3"
 
 
-def test_a_measured_rows_fingerprint_follows_each_seeds_but_not_their_order(build: Callable[..., pl.DataFrame]) -> None:
-    def of(*fingerprints: str) -> str:
-        rows = [{"seed": seed, "fingerprint": fingerprint} for seed, fingerprint in enumerate(fingerprints)]
-        fingerprint: str = build(rows)["fingerprint"][0]
-        return fingerprint
+@pytest.mark.parametrize("column", fingerprints.COLUMNS)
+def test_a_measured_rows_fingerprints_follow_each_seeds_but_not_their_order(
+    build: Callable[..., pl.DataFrame], column: str
+) -> None:
+    def of(*digests: str | None) -> str | None:
+        rows = [{"seed": seed, column: digest} for seed, digest in enumerate(digests)]
+        found: str | None = build(rows)[column][0]
+        return found
 
     assert of("a", "b") == of("b", "a")
     assert len({of("a", "b"), of("a", "c"), of("a")}) == 3
+    assert of("1" * 64, "1" * 64) == "1" * 16, "the digest that all share is kept, as `rine-cache info` shows it"
+    assert of(None) is None
 
 
 def test_a_published_row_keeps_its_own_words(build: Callable[..., pl.DataFrame]) -> None:
     (row,) = build([], [{"note": "resized"}]).to_dicts()
     expected = {**PUBLISHED_ROW, "note": "resized", "kind": "published", "coverage": "3/3", "rank": 1, "std": None}
     assert {name: row[name] for name in expected} == expected
+
+
+def test_a_published_row_carries_our_value_with_its_interval_and_what_differs(
+    build: Callable[..., pl.DataFrame],
+) -> None:
+    ours = {"value": 0.8, "ci_low": 0.78, "ci_high": 0.83, "n_quarantined": 2}
+    rows = [
+        {"method": "RINE", "value": 84.0, "source": "far"},
+        {"method": "RINE", "value": 82.5, "source": "near", "note": "PNG"},
+        {"method": "RINE", "value": 84.0, "source": "unstated", "training_set": ""},
+        {"method": "NPR", "value": 84.0, "source": "other"},
+    ]
+    table = build([ours], rows)
+    found = {row["source"]: row for row in table.filter(kind="published").iter_rows(named=True)}
+    columns = [f"measured_{name}" for name in ("value", "ci_low", "ci_high", "difference", "verdict")]
+    assert [found["far"][name] for name in columns] == pytest.approx([80.0, 78.0, 83.0, -4.0, "disagrees"])
+    assert [found["near"][name] for name in columns] == pytest.approx([80.0, 78.0, 83.0, -2.5, "agrees"])
+    assert found["near"]["measured_remarks"].startswith("the source: PNG; ours: through center224")
+    assert "2 of our images could not be read" in found["far"]["measured_remarks"]
+    for nothing in (
+        found["unstated"],
+        found["other"],
+        table.row(by_predicate=pl.col("kind") == "measured", named=True),
+    ):
+        assert [nothing[name] for name in (*columns, "measured_remarks")] == [None] * 6
 
 
 def test_measured_and_published_rows_are_ranked_together(build: Callable[..., pl.DataFrame]) -> None:
@@ -534,7 +568,9 @@ def test_the_same_input_gives_the_same_bytes(benchmarks: list[BenchmarkSpec], tm
     config = load_config(ROOT / "config" / "config.yaml")
     experiment = config.experiments["sample"]
     metrics = evaluate("sample", experiment, config.encoders[experiment.encoder], benchmarks, [])
-    filled = metrics.with_columns(value=pl.int_range(pl.len()) % 17 / 17, covered="test_sets", fingerprint=pl.lit("f"))
+    filled = metrics.with_columns(
+        value=pl.int_range(pl.len()) % 17 / 17, covered="test_sets", head_fingerprint=pl.lit("f")
+    )
     write_metrics(filled, tmp_path / "metrics.parquet")
     written = []
     for attempt in range(3):
@@ -546,7 +582,8 @@ def test_the_same_input_gives_the_same_bytes(benchmarks: list[BenchmarkSpec], tm
 
 def test_leaked_images_stand_beside_what_was_measured_on_them(tmp_path: Path) -> None:
     rows = [
-        {**MEASURED, "test_set": name, "fingerprint": name, "training_set": "mine"} for name in ("gen", "other", MEAN)
+        {**MEASURED, "test_set": name, "head_fingerprint": name, "training_set": "mine"}
+        for name in ("gen", "other", MEAN)
     ]
     bench = BenchmarkSpec.model_validate(
         {

@@ -79,9 +79,12 @@ def test_a_changed_value_is_held_against_the_interval(
 
 
 def test_what_else_differs_is_named(compare: Callable[..., pl.DataFrame]) -> None:
-    other = {"value": 82.0, "code_version": "0.2.0", "fingerprint": "bbbb", "n_real": 1000, "coverage": "1/2"}
+    other = {"value": 82.0, "code_version": "0.2.0", "head_fingerprint": "bbbb", "n_real": 1000, "coverage": "1/2"}
     (row,) = compare([measured()], [measured(**other)]).to_dicts()
-    assert row["reasons"] == "code 0.1.0 -> 0.2.0; heads or data aaaa -> bbbb; coverage 2/2 -> 1/2; n_real 400 -> 1,000"
+    assert row["reasons"] == "code 0.1.0 -> 0.2.0; heads aaaa -> bbbb; coverage 2/2 -> 1/2; n_real 400 -> 1,000"
+    others = {"data_fingerprint": "d2", "encoder_fingerprint": "e2", "training_fingerprint": "t2"}
+    (row,) = compare([measured()], [measured(value=82.0, **others)]).to_dicts()
+    assert row["reasons"] == "test images dddd -> d2; encoding eeee -> e2; training data tttt -> t2"
     (row,) = compare([measured()], [measured(value=82.0)]).to_dicts()
     assert row["reasons"] == "nothing that the rows state"
 
@@ -132,9 +135,9 @@ def test_the_page_parts_changes_by_the_interval_largest_first(compare: Callable[
 
 
 def test_a_leaderboard_of_an_earlier_version_is_told(tmp_path: Path) -> None:
-    board(measured()).drop("fingerprint", "seed_count").write_parquet(tmp_path / "old.parquet")
+    board(measured()).drop("head_fingerprint", "seed_count").write_parquet(tmp_path / "old.parquet")
     with pytest.raises(
-        ResultsError, match="earlier version of rine-cache: it lacks the column fingerprint, seed_count"
+        ResultsError, match="earlier version of rine-cache: it lacks the column head_fingerprint, seed_count"
     ):
         read_board(tmp_path / "old.parquet")
 

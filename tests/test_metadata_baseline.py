@@ -198,7 +198,7 @@ def test_what_is_not_here_is_null() -> None:
     metrics = measure_metadata([made_audit("reals", images(0, 20, 0))], [benchmark()])
     assert metrics["value"].is_null().all()
     assert metrics["n_real"].is_null().all()
-    assert metrics["fingerprint"].is_null().all()
+    assert metrics["data_fingerprint"].is_null().all()
     assert metrics.height == 3 * len(METRICS)
     assert measure_metadata([], []).schema == SCHEMA
 

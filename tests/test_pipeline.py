@@ -151,6 +151,12 @@ def test_the_leaderboard_holds_measured_absent_and_published_rows(finished: Path
     assert (measured["n_real"], measured["n_fake"], measured["n_quarantined"]) == (6, 6, 1)
     assert (measured["seed_count"], measured["coverage"], measured["rank"]) == (2, "1/1", None)
     assert measured["note"] == "random weights: plumbing only"
+    made_by = {name: measured[f"{name}_fingerprint"] for name in ("data", "encoder", "training", "head")}
+    assert len({*made_by.values(), None}) == 5
+    tested = table.filter(pl.col("value").is_not_null(), kind="measured", benchmark="tiny")
+    images = tested.group_by("protocol", "test_set").agg(pl.col("method", "data_fingerprint").n_unique())
+    assert images["method"].min() > 1
+    assert set(images["data_fingerprint"]) == {1}, "every method, metadata-only too, is measured on the same images"
     absent = table.filter(benchmark="absent")
     assert absent["value"].null_count() == absent.height > 0
     assert set(absent["coverage"]) == {"0/2"}

@@ -114,6 +114,13 @@ def test_a_published_line_shows_its_kind_of_source_and_note() -> None:
     assert (line["real + fake"], line["source"]) == ("", "a paper; resized")
 
 
+def test_a_published_value_says_by_how_much_ours_differs_and_whether_beyond_our_interval() -> None:
+    apart = {**PUBLISHED, "measured_difference": -1.25, "measured_verdict": "disagrees"}
+    within = {**PUBLISHED, "source": "another", "measured_difference": 0.5, "measured_verdict": "agrees"}
+    lines = table_of(render(apart, within), "both: mean of 2 test sets")
+    assert [line["accuracy"] for line in lines] == ["70.00 (ours -1.25) ≠", "70.00 (ours +0.50)"]
+
+
 def test_what_was_not_measured_is_a_dash() -> None:
     absent = {**MEASURED, "value": None, "std": None, "rank": None, "coverage": "0/2"}
     absent.update(n_real=None, n_fake=None, n_quarantined=None)

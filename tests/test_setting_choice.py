@@ -43,7 +43,7 @@ def metrics_of(values: dict[tuple[str, int, str, str], float | None]) -> pl.Data
             for test_set in (*test_sets, "mean"):
                 row: dict[str, Any] = dict.fromkeys(SCHEMA.names())
                 row |= {"benchmark": benchmark, "protocol": protocol, "method": method, "seed": seed}
-                row |= {"metric": metric, "test_set": test_set, "oracle": False, "fingerprint": f"{method}-{seed}"}
+                row |= {"metric": metric, "test_set": test_set, "oracle": False, "head_fingerprint": f"{method}-{seed}"}
                 row |= {"note": "tuned", "value": values.get((method, seed, protocol, metric))}
                 row |= {"ci_low": 0.1 * EXPERIMENT.method_ids.index(method), "ci_digest": "x", "replicates": b"r"}
                 rows.append(row)
@@ -86,7 +86,7 @@ def test_validation_chooses_one_setting_and_each_protocol_its_oracle(seed: int) 
 def test_of_equals_the_first_is_chosen() -> None:
     metrics = metrics_of(dict.fromkeys(random_values(0), 0.5))
     rows = choice_rows(metrics, EXPERIMENT, dict.fromkeys(itertools.product(MEMBERS, SEEDS), 1.0))
-    assert set(rows["fingerprint"]) == {f"{MEMBERS[0]}-{seed}" for seed in SEEDS}
+    assert set(rows["head_fingerprint"]) == {f"{MEMBERS[0]}-{seed}" for seed in SEEDS}
 
 
 def test_a_setting_that_is_not_measured_whole_is_no_oracle() -> None:

@@ -15,7 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up. A module may import its own layer and those below it (design: "imports in one direction").
 LAYERS = (
     {"errors", "quarantine"},
-    {"files", "tables", "provenance", "progress", "devices", "markdown", "figures", "compiled"} | {"sampling_error"},
+    {"files", "tables", "provenance", "fingerprints", "progress", "devices", "markdown", "figures", "compiled"}
+    | {"sampling_error"},
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
     | {"heads", "losses", "metrics", "thresholds", "calibration", "selection", "hamming", "shortcuts", "passes"}
