@@ -70,6 +70,7 @@ _MEASURED = pl.Schema(
         "trainable_parameters": pl.Int64,
         "oracle": pl.Boolean,
         "note": pl.String,
+        "published_as": pl.String,
         "code_version": pl.String,
         **dict.fromkeys(fingerprints.COLUMNS, pl.String),
     }
@@ -231,6 +232,7 @@ def evaluate(
                     "view": view,
                     **_head_columns(experiment, method, head),
                     "note": "; ".join(filter(None, (benchmark.note, experiment.methods[method].note))) or None,
+                    "published_as": experiment.methods[method].published_as,
                     "code_version": code_version(),
                 }
                 made_by = fingerprints.Maker(head["fingerprint"], head["training_fingerprint"]) if head else None

@@ -72,6 +72,8 @@ SCHEMA = pl.Schema(
         "protocol_as_published": pl.String,
         "test_set_as_published": pl.String,
         "metric_as_published": pl.String,
+        "published_as": pl.String,
+        "measured_method": pl.String,
         "measured_value": pl.Float64,
         "measured_ci_low": pl.Float64,
         "measured_ci_high": pl.Float64,
@@ -171,7 +173,7 @@ def _measured(paths: Sequence[Path]) -> pl.DataFrame:
     frame = pl.concat([read_metrics(path) for path in paths])
     _refuse_homonyms(frame)
     shared = ["n_real", "n_fake", "n_quarantined", "encoder", "weights", "tap", "view", "blocks", "head"]
-    shared += ["trainable_parameters", "oracle", "note", "code_version"]
+    shared += ["trainable_parameters", "oracle", "note", "published_as", "code_version"]
     measured = pl.col("value").is_not_null().any()
     known = pl.col("value").is_not_null().all()
     rows = (
@@ -253,20 +255,28 @@ def _published(paths: Sequence[Path], protocols: dict[tuple[str, str], tuple[str
 def _beside_measured(rows: pl.DataFrame, benchmarks: Sequence[BenchmarkSpec]) -> pl.DataFrame:
     """Give published rows our value of the same method, protocol, training set, test set and metric, if there is one.
 
-    One whose source does not state its training set stands beside several of ours, and gets none.
+    Where several methods are held against one published number, it is that of the same id, or else of the first. A row
+    whose source does not state its training set stands beside several of ours, and gets none.
     """
     pairs = beside_published(rows, benchmarks).filter(pl.col("published_training_set").is_not_null())
-    ours = pairs.select(
-        *(name for name in STATEMENT if name != "note"),
-        pl.lit("published").alias("kind"),
-        pl.col("published_note").alias("note"),
-        pl.col("published").alias("value"),
-        pl.col("measured").alias("measured_value"),
-        pl.col("ci_low", "ci_high", "difference", "verdict", "remarks").name.prefix("measured_"),
-    ).unique()
-    return rows.drop(name for name in ours.columns if name.startswith("measured_")).join(
-        ours, on=["kind", *STATEMENT, "value"], how="left", nulls_equal=True, maintain_order="left"
+    others = pl.col("method") != pl.col("published_method")
+    keys = ["kind", *STATEMENT, "value"]
+    ours = (
+        pairs.sort(others, "method")
+        .select(
+            *(name for name in STATEMENT if name not in ("method", "note")),
+            pl.lit("published").alias("kind"),
+            pl.col("published_method").alias("method"),
+            pl.col("published_note").alias("note"),
+            pl.col("published").alias("value"),
+            pl.col("method").alias("measured_method"),
+            pl.col("measured").alias("measured_value"),
+            pl.col("ci_low", "ci_high", "difference", "verdict", "remarks").name.prefix("measured_"),
+        )
+        .unique(keys, keep="first", maintain_order=True)
     )
+    bare = rows.drop(name for name in ours.columns if name.startswith("measured_"))
+    return bare.join(ours, on=keys, how="left", nulls_equal=True, maintain_order="left")
 
 
 def _ranked(rows: pl.DataFrame, unranked_benchmarks: Sequence[str]) -> pl.DataFrame:

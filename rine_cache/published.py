@@ -17,7 +17,7 @@ from rine_cache.errors import ResultsError, nearest
 from rine_cache.specs.benchmark import MEAN, Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from rine_cache.specs.benchmark import BenchmarkSpec
@@ -126,6 +126,26 @@ def check_published(paths: Sequence[Path], benchmarks: Iterable[BenchmarkSpec]) 
                     f"defines; did you mean {match[0]!r}? Its rows stand beside no measured one",
                 )
     return list(doubts.values())
+
+
+def unpublished_references(references: Mapping[str, str], paths: Sequence[Path]) -> list[str]:
+    """Doubt the ids that methods are `published_as` and that no published number has: nothing stands beside them.
+
+    Parameters
+    ----------
+    references
+        By a description of the method, the id that it names.
+    paths
+        The CSV files.
+    """
+    if not references:
+        return []
+    known = {method for path in paths for method in read_published(path)["method"]}
+    return [
+        f"{who} is published_as {named!r}, and no published row is of that method; {nearest(named, known)}"
+        for who, named in references.items()
+        if named not in known
+    ]
 
 
 def _check_names(row: dict[str, str], benchmark: BenchmarkSpec, where: str) -> None:

@@ -1,8 +1,9 @@
 """Published beside measured: where our numbers and those of papers differ by more than our interval.
 
 A published value stands beside a measured one of the same method, benchmark, protocol, training set, test set and
-metric. Two sources' numbers for one method both stand, each on its own. A source that does not state its training set,
-or whose threshold was fitted on test data where ours was not, is shown and not judged.
+metric; a method that states another's id as `published_as` is held against that one's. Two sources' numbers for one
+method both stand, each on its own. A source that does not state its training set, or whose threshold was fitted on
+test data where ours was not, is shown and not judged.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ SCHEMA = pl.Schema(
         "protocol": pl.String,
         "training_set": pl.String,
         "method": pl.String,
+        "published_method": pl.String,
         "test_set": pl.String,
         "metric": pl.String,
         "measured": pl.Float64,
@@ -52,9 +54,10 @@ SCHEMA = pl.Schema(
         "code_version": pl.String,
     }
 )
-_JOINED = ("benchmark", "protocol", "method", "test_set", "metric")
+_JOINED = ("benchmark", "protocol", "published_method", "test_set", "metric")
 # Of a published row; its other columns would be null, or say the same as the measured one's.
 _OF_PUBLISHED = {
+    "method": "published_method",
     "value": "published",
     "training_set": "published_training_set",
     "note": "published_note",
@@ -89,13 +92,18 @@ def beside_published(leaderboard: pl.DataFrame, benchmarks: Iterable[BenchmarkSp
         for benchmark in benchmarks
         for name, protocol in benchmark.protocols.items()
     }
+    keys = [name for name in _JOINED if name != "published_method"]
     published = leaderboard.filter(kind="published").select(
-        *_JOINED, *(pl.col(theirs).alias(ours) for theirs, ours in _OF_PUBLISHED.items())
+        *keys, *(pl.col(theirs).alias(ours) for theirs, ours in _OF_PUBLISHED.items())
     )
-    ours = ("training_set", "oracle", "ci_low", "ci_high", "encoder", "weights", "view", "code_version")
+    ours = ("method", "training_set", "oracle", "ci_low", "ci_high", "encoder", "weights", "view", "code_version")
     counts = ("n_real", "n_fake", "n_quarantined", "n_leaked")
     measured = leaderboard.filter(pl.col("value").is_not_null(), kind="measured").select(
-        *_JOINED, *ours, *counts, pl.col("value").alias("measured")
+        *keys,
+        *ours,
+        *counts,
+        pl.coalesce("published_as", "method").alias("published_method"),
+        pl.col("value").alias("measured"),
     )
     pairs = measured.join(published, on=_JOINED, how="inner", maintain_order="left_right").filter(
         (pl.col("training_set") == pl.col("published_training_set")).fill_null(value=True)
@@ -189,6 +197,8 @@ def render_differences(pairs: pl.DataFrame, altered: pl.DataFrame, *, everything
 
 def _remarks(row: dict[str, Any], benchmark: BenchmarkSpec | None, protocol: ProtocolSpec | None) -> Iterator[str]:
     """Say in what a published number's protocol differs from ours, as far as both state it."""
+    if row["method"] != row["published_method"]:
+        yield f"published as {row['published_method']}"
     if row["published_training_set"] is None:
         yield f"the source does not state its training set, ours is {row['training_set']}"
     if protocol is not None and protocol.training_sets and row["training_set"] not in protocol.training_sets:

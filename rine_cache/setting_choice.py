@@ -97,6 +97,7 @@ def _renamed(rows: pl.DataFrame, method: str, said: str | None, *, oracle: bool 
     note = pl.concat_str(pl.lit(said, pl.String), pl.col("note"), separator="; ", ignore_nulls=True)
     return rows.with_columns(
         method=pl.lit(method),
+        published_as=pl.lit(None, pl.String),
         oracle=pl.col("oracle") | oracle,
         note=pl.when(note != "").then(note),  # concat_str of nulls alone is empty
     )

@@ -67,6 +67,7 @@ MEASURED: dict[str, Any] = {
     "trainable_parameters": 1000,
     "oracle": False,
     "note": None,
+    "published_as": None,
     "data_fingerprint": "d" * 64,
     "encoder_fingerprint": "e" * 64,
     "training_fingerprint": "t" * 64,
@@ -227,9 +228,11 @@ def test_a_published_row_carries_our_value_with_its_interval_and_what_differs(
     ]
     table = build([ours], rows)
     found = {row["source"]: row for row in table.filter(kind="published").iter_rows(named=True)}
-    columns = [f"measured_{name}" for name in ("value", "ci_low", "ci_high", "difference", "verdict")]
-    assert [found["far"][name] for name in columns] == pytest.approx([80.0, 78.0, 83.0, -4.0, "disagrees"])
-    assert [found["near"][name] for name in columns] == pytest.approx([80.0, 78.0, 83.0, -2.5, "agrees"])
+    names = [f"measured_{name}" for name in ("method", "verdict")]
+    numbers = [f"measured_{name}" for name in ("value", "ci_low", "ci_high", "difference")]
+    for source, difference, verdict in (("far", -4.0, "disagrees"), ("near", -2.5, "agrees")):
+        assert [found[source][name] for name in names] == ["RINE", verdict]
+        assert [found[source][name] for name in numbers] == pytest.approx([80.0, 78.0, 83.0, difference])
     assert found["near"]["measured_remarks"].startswith("the source: PNG; ours: through center224")
     assert "2 of our images could not be read" in found["far"]["measured_remarks"]
     for nothing in (
@@ -237,7 +240,18 @@ def test_a_published_row_carries_our_value_with_its_interval_and_what_differs(
         found["other"],
         table.row(by_predicate=pl.col("kind") == "measured", named=True),
     ):
-        assert [nothing[name] for name in (*columns, "measured_remarks")] == [None] * 6
+        assert [nothing[name] for name in (*names, *numbers, "measured_remarks")] == [None] * 7
+
+
+def test_a_published_row_prefers_the_method_of_its_id_to_those_that_are_held_against_it(
+    build: Callable[..., pl.DataFrame],
+) -> None:
+    official = {"method": "A-official", "published_as": "RINE", "value": 0.7}
+    retrained = {"method": "RINE", "value": 0.8}
+    for methods, expected in (([official, retrained], ("RINE", 80.0)), ([official], ("A-official", 70.0))):
+        (row,) = build(methods, [{"method": "RINE", "value": 71.0}]).filter(kind="published").to_dicts()
+        assert (row["measured_method"], row["measured_value"]) == (expected[0], pytest.approx(expected[1]))
+    assert row["measured_remarks"].startswith("published as RINE")
 
 
 def test_measured_and_published_rows_are_ranked_together(build: Callable[..., pl.DataFrame]) -> None:

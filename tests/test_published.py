@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from rine_cache.errors import ResultsError
-from rine_cache.published import COLUMNS, SOURCE_KINDS, check_published, read_published
+from rine_cache.published import COLUMNS, SOURCE_KINDS, check_published, read_published, unpublished_references
 from rine_cache.specs.base import parse, read_yaml
 from rine_cache.specs.benchmark import BenchmarkSpec
 
@@ -57,7 +57,7 @@ def refusal(path: Path) -> str:
 
 def test_the_committed_numbers_are_all_there() -> None:
     table = read_published(COMMITTED)
-    assert table.shape == (1633, 14)
+    assert table.shape == (1635, 14)
     assert tuple(table.columns) == COLUMNS
     with COMMITTED.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -289,3 +289,11 @@ def test_a_number_that_is_stated_twice_is_refused(write_csv: Callable[..., Path]
 def test_a_file_that_is_given_twice_states_everything_twice(write_csv: Callable[..., Path]) -> None:
     with pytest.raises(ResultsError, match="states the same number"):
         check_published([write_csv({})] * 2, [])
+
+
+def test_a_method_that_is_published_as_nobody_is_doubted(write_csv: Callable[..., Path]) -> None:
+    references = {"method A of experiment x": "NPR", "method B of experiment x": "NRP"}
+    (doubt,) = unpublished_references(references, [write_csv({"method": "NPR"})])
+    assert doubt.startswith("method B of experiment x is published_as 'NRP', and no published row is of that method")
+    assert "did you mean 'NPR'?" in doubt
+    assert unpublished_references({}, []) == []

@@ -41,6 +41,15 @@ def write_csv(path: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
+def test_a_method_is_held_against_the_id_that_it_was_published_as() -> None:
+    official = measured(method="RINE-official", published_as="RINE", value=79.0)
+    pairs = pairs_of(measured(), official, published(value=80.5))
+    assert {row["method"]: round(row["difference"], 2) for row in pairs} == {"RINE": -0.5, "RINE-official": -1.5}
+    (remarks,) = [row["remarks"] for row in pairs if row["method"] == "RINE-official"]
+    assert "published as RINE" in remarks
+    assert not pairs_of(official, published(method="RINE-official")), "its own id is not asked any more"
+
+
 @pytest.mark.parametrize(
     ("value", "verdict", "beyond"),
     [

@@ -33,12 +33,20 @@ def check(path: Path) -> None:
       rine-cache config check config/config.yaml
     """
     from rine_cache.inventory import missing_for_testing, missing_for_training, take_inventory
-    from rine_cache.published import check_published
+    from rine_cache.published import check_published, unpublished_references
     from rine_cache.specs.config import load_benchmarks, load_config
 
     loaded = load_config(path)
     benchmarks = load_benchmarks(loaded, Path())
-    for doubt in check_published([Path(published) for published in loaded.published], benchmarks.values()):
+    published = [Path(name) for name in loaded.published]
+    references = {
+        f"method {method} of experiment {experiment}": spec.published_as
+        for experiment, group in loaded.experiments.items()
+        for method, spec in group.methods.items()
+        if spec.published_as is not None
+    }
+    doubts = [*check_published(published, benchmarks.values()), *unpublished_references(references, published)]
+    for doubt in doubts:
         LOG.warning("%s", doubt)
     heads = {name: _heads_of(loaded, name) for name in loaded.ablations}
     ablations = f", {len(heads)} ablations" if heads else ""

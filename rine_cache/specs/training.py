@@ -176,6 +176,17 @@ class MethodSpec(Spec):
     """One row group of the leaderboard: a head and how it is trained, over the experiment's seeds.
 
     A probe is not trained: it takes no `training`, and is one head whatever the seeds.
+
+    Attributes
+    ----------
+    head
+        Its architecture, or the file of an official head.
+    training
+        How it is trained.
+    note
+        Anything a reader of its numbers must know.
+    published_as
+        The id whose published numbers its own are held against, where that is another than its own.
     """
 
     model_config = ConfigDict(json_schema_extra=_with_grid)
@@ -183,6 +194,7 @@ class MethodSpec(Spec):
     head: AnyHeadSpec
     training: TrainingSpec = TrainingSpec()
     note: str = ""
+    published_as: Name | None = None
 
     @model_validator(mode="after")
     def _contrastive_needs_projections(self) -> MethodSpec:
