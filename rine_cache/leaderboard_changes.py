@@ -13,6 +13,7 @@ from rine_cache.errors import ResultsError
 from rine_cache.markdown import markdown_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 ONLY_A, ONLY_B, CHANGED, SAME = "only in A", "only in B", "changed", "same"
@@ -48,7 +49,7 @@ REASONS = (
     "oracle",
 )
 _VALUES = ("value", "ci_low", "ci_high")
-_NEEDED = (*(key for key in KEYS if not key.startswith("published_")), "source", "note", *_VALUES, *REASONS)
+_NEEDED = (*(key for key in KEYS if not key.startswith("published_")), "source", "note", *_VALUES)
 SCHEMA = pl.Schema(
     {
         "status": pl.String,
@@ -74,7 +75,9 @@ _FLOAT_NOISE = 1e-9  # points
 
 
 def read_board(path: Path) -> pl.DataFrame:
-    """Read the columns of a leaderboard that are compared; one of another version is read where it has them.
+    """Read the columns of a leaderboard that are compared.
+
+    One of another version may lack some of `REASONS`: what it does not state cannot be a reason.
 
     Raises
     ------
@@ -91,7 +94,7 @@ def read_board(path: Path) -> pl.DataFrame:
         whose = "is a leaderboard of an earlier version of rine-cache" if old else "is not a leaderboard"
         hint = "build it again with that run's metrics, by `rine-cache leaderboard build`, and compare then"
         raise ResultsError(f"{path} {whose}: it lacks the column {', '.join(missing)}; {hint}")
-    return table.select(_NEEDED)
+    return table.select(*_NEEDED, *(name for name in REASONS if name in found))
 
 
 def compare_boards(a: pl.DataFrame, b: pl.DataFrame, tolerance: float = 0.0) -> pl.DataFrame:
@@ -109,7 +112,7 @@ def compare_boards(a: pl.DataFrame, b: pl.DataFrame, tolerance: float = 0.0) -> 
     Rows of `SCHEMA`, one per number of either; what neither measured is none. `difference` is B minus A, in points.
     `beyond_interval` says whether B's value lies outside A's 95 % interval, or where A has none, A's outside B's; null
     where neither has one. A value that became null, or was, is changed. `reasons` says in what else the two rows
-    differ.
+    differ, of what both state.
     """
     both = _keyed(a, "a").join(
         _keyed(b, "b"), on=[*KEYS, _AGAIN], how="full", nulls_equal=True, coalesce=True, maintain_order="left_right"
@@ -132,7 +135,8 @@ def compare_boards(a: pl.DataFrame, b: pl.DataFrame, tolerance: float = 0.0) -> 
     )
     both = both.filter(value_a.is_not_null() | value_b.is_not_null())
     both = both.with_columns(status=status, difference=value_b - value_a, beyond_interval=outside)
-    reasons = [_reasons(row) for row in both.iter_rows(named=True)]
+    stated = [name for name in REASONS if name in a.columns and name in b.columns]
+    reasons = [_reasons(row, stated) for row in both.iter_rows(named=True)]
     return both.with_columns(reasons=pl.Series(reasons, dtype=pl.String)).select(SCHEMA.names())
 
 
@@ -182,16 +186,16 @@ def _keyed(table: pl.DataFrame, side: str) -> pl.DataFrame:
     return keyed.select(
         *KEYS,
         pl.int_range(pl.len()).over(KEYS).alias(_AGAIN),
-        *(pl.col(name).alias(f"{name}_{side}") for name in (*_VALUES, *REASONS)),
+        *(pl.col(name).alias(f"{name}_{side}") for name in (*_VALUES, *REASONS) if name in table.columns),
         pl.lit(value=True).alias(f"in_{side}"),
     )
 
 
-def _reasons(row: dict[str, Any]) -> str:
-    """Say in what two rows of one number differ beside it."""
+def _reasons(row: dict[str, Any], stated: Sequence[str]) -> str:
+    """Say in what two rows of one number differ beside it, of the columns that both leaderboards state."""
     if row["status"] not in (CHANGED, SAME):
         return ""
-    differing = [name for name in REASONS if row[f"{name}_a"] != row[f"{name}_b"]]
+    differing = [name for name in stated if row[f"{name}_a"] != row[f"{name}_b"]]
     told = [f"{_SAID.get(name, name)} {_said(row[f'{name}_a'])} -> {_said(row[f'{name}_b'])}" for name in differing]
     if row["status"] == CHANGED and not told:
         return "nothing that the rows state"

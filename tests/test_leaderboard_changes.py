@@ -134,11 +134,18 @@ def test_the_page_parts_changes_by_the_interval_largest_first(compare: Callable[
     assert "+0.50" in within
 
 
-def test_a_leaderboard_of_an_earlier_version_is_told(tmp_path: Path) -> None:
+def test_what_an_earlier_version_did_not_state_is_no_reason(tmp_path: Path) -> None:
     board(measured()).drop("head_fingerprint", "seed_count").write_parquet(tmp_path / "old.parquet")
-    with pytest.raises(
-        ResultsError, match="earlier version of rine-cache: it lacks the column head_fingerprint, seed_count"
-    ):
+    new = board(measured(value=82.0, head_fingerprint="bbbb", code_version="0.2.0"))
+    for a, b in ((read_board(tmp_path / "old.parquet"), new), (new, read_board(tmp_path / "old.parquet"))):
+        (row,) = compare_boards(a, b).to_dicts()
+        assert row["status"] == CHANGED
+        assert row["reasons"] in ("code 0.1.0 -> 0.2.0", "code 0.2.0 -> 0.1.0")
+
+
+def test_a_leaderboard_of_an_earlier_version_is_told(tmp_path: Path) -> None:
+    board(measured()).drop("ci_low", "note", "seed_count").write_parquet(tmp_path / "old.parquet")
+    with pytest.raises(ResultsError, match="earlier version of rine-cache: it lacks the column note, ci_low"):
         read_board(tmp_path / "old.parquet")
 
 
