@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"errors", "quarantine"},
     {"files", "tables", "provenance", "fingerprints", "progress", "devices", "markdown", "figures", "compiled"}
-    | {"sampling_error"},
+    | {"sampling_error", "threads"},
     {"specs"},
     {"manifest", "layouts", "containers", "facts", "images", "views", "decoding", "weights", "encoders", "cache"}
     | {"heads", "losses", "metrics", "thresholds", "calibration", "selection", "hamming", "shortcuts", "passes"}

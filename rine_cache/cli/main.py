@@ -14,6 +14,7 @@ import click
 from rine_cache.cli.options import log_to
 from rine_cache.errors import RineCacheError, nearest
 from rine_cache.files import is_full, refusal
+from rine_cache.threads import wait_without_spinning
 
 LOG = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; a user's error is one message and exit status 2, never a traceback."""
     log_to(None)
+    wait_without_spinning()
     try:
         sys.exit(cli.main(prog_name="rine-cache", standalone_mode=False))
     except RineCacheError as error:
