@@ -2,43 +2,47 @@
 
 The replicates give the number's standard error, which is what they are good at; their quantiles are not taken, as near
 100 %, where detectors are compared, these miss the truth too often (AUC .9977 of 100 images: 77 of 100 intervals held
-it). Which interval is made of the standard error depends on the metric, chosen by simulation with known truth
-(`benchmarks/interval_coverage.py` prints the table):
+it). From the standard error follows what the number is **worth**: as many independent images, each right or wrong,
+would vary as much, v (1 - v) / error². The interval is that of such a share:
 
-- **Accuracies and F1**: Wilson's interval (JASA 1927) with the bootstrap's standard error in place of the binomial
-  one, and as its number of images the one whose binomial error that would be, at most the true one.
-- **All others**: on the scale of the logit, so that it stays within 0 and 1 and is longer towards 50 %. It is symmetric
-  there, but for AUC and AP, whose replicates may be more skewed than a share's (few reals that score high weigh on
-  all): by how much they are, it is moved as Edgeworth's expansion of a studentised mean says (Hall, The Bootstrap and
-  Edgeworth Expansion, 1992, section 3.5). Where they rest on fewer than `FEW_EVENTS` events
-  these two reach no farther than Wilson's interval for as many images as the smaller class has: no AUC varies more than
-  a share of so many (Birnbaum and Klose, 1957).
+- **Accuracies and F1**: Wilson's interval (JASA 1927), of as many images as the number is worth, at most the true ones.
+- **All others**: on the scale of the logit, so that it stays within 0 and 1 and is longer towards 50 %. AUC and AP,
+  whose replicates may be more skewed than a share's (few reals that score high weigh on all), are moved down by how
+  much they are (Johnson's modified t, JASA 1978; Hall, The Bootstrap and Edgeworth Expansion, 1992, section 3.5), as
+  far as the interval still holds the number; not up, as AP near chance comes out too high already.
+  Neither end lies outside Wilson's interval for as many units as the smaller class has, unless the number varies more
+  than a share of so many does: AUC never does (Birnbaum and Klose, Annals of Mathematical Statistics 1957).
 
-Both take a quantile of Student's t. Its degrees of freedom are the units drawn less their strata, and for the others at
-most `PER_EVENT` times what the number's rarer side is worth in independent events (an AUC of .998 rests on few pairs
-out of order, and the standard error itself is then uncertain). The variance is multiplied by units / (units - strata),
-which drawing with replacement within strata takes from it.
+**What was not seen.** The fewer events (wrong images or pairs) a number rests on, the less they tell what one is worth:
+three wrong images in three groups do not show that groups do not fall as wholes. So a third of an event more is reckoned
+with, the largest that there may be: a whole unit for shares, an image of the smaller class for the others. A
+third is what a neutral prior distribution adds to the events (Kerman, Electronic Journal of Statistics 2011); a quarter
+or a half would change little. Without any event that is all there is: the interval is Wilson's for the units.
+
+All take a quantile of Student's t with as many degrees of freedom as units were drawn, less their strata. The variance is
+multiplied by units / (units - strata), which drawing with replacement within strata takes from it.
 
 **Where the replicates do not vary** (100 %, or a detector that calls everything real) the interval is Wilson's for so
 many units, groups rather than images where there are groups; of unequal weights, as in a mean over test sets, their
 effective number (Kish, 1965). AUC, AP and true-positive rates take the number of the smaller class. It so has a
 width: 100 % of 100 images is 96.2 to 100.
 
+**Where there is none.** The threshold of `tpr_fpr1` and `tpr_fpr5` is that of these very reals, and resamples know none
+above the highest. Where that one is too low with a probability of more than 2.5 %, which is (1 - rate) ^ reals, the reals
+bound the threshold on one side only, whatever their distribution (order statistics: Wilks, Annals of Mathematical
+Statistics 1941): with fewer than 368 reals at 1 % and 72 at 5 %, in a mean those of each test set, there is no interval.
+
 **What is covered.** An interval holds the value that ever more images like these would give; seeds and training data
 do not vary in it. Calibration errors and the accuracy at the best threshold depend on the number of images itself
 (both are larger for fewer, as chance fills bins and moves thresholds): theirs holds the mean over samples of the same
 size, which is comparable between methods on the same images and with nothing else.
 
-**Where it fails.** Of 1,000 to 2,000 simulated samples each, 93 to 97 % of the intervals held the truth for
-accuracies, F1, AP and AUC between 50 and 99 % on 100 to 4,500 images, give or take the simulation's 1 %, but for: 20
-to 40 groups of ten images alike, near 93 % (89 to 93 %; with ten groups they are too wide); AP of 50 groups that hold
-both classes (92 %); of a mean of eight test sets over the same 100 reals (AUC 93, AP 89 %), or of 90 reals against
-900 fakes (AUC 92, AP 91 %); numbers so near 100 % that one image more or less is a step over the level (90 to 99 %);
-`tpr_fpr1` on fewer than 1,000 reals (78 to 92 %). Of a calibrated detector, 98 % of the intervals of `ece` hold.
+**How often it holds.** TABLE
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -54,12 +58,8 @@ if TYPE_CHECKING:
     from rine_cache.specs.benchmark import Metric
 
 LEVEL = 0.95
-# Degrees of freedom for each event that a number near 0 or 1 rests on.
-PER_EVENT = 6.0
-FEW_EVENTS = 3
-# An interval is moved down by this share of its half-width at most: the skewness of few units is hardly known. It is
-# never moved up, as AP, near chance, comes out too high already.
-FARTHEST = 0.25
+# The events that are reckoned with beside those seen: Kerman's neutral prior is Beta(1/3, 1/3).
+UNSEEN = 1 / 3
 # Of the replicates so many must be defined, else there is no interval.
 _DEFINED = 0.9
 
@@ -73,6 +73,11 @@ _OF_ALL = frozenset(
 # Made of what is right or wrong of each image at a given threshold; that of `acc_best_threshold` moves with the sample.
 _SHARES = (_OF_REALS | _OF_FAKES | _OF_HALVES | _OF_ALL | {"f1"}) - {"acc_best_threshold", "ece", "ece_calibrated"}
 _SKEWED = frozenset({"ap", "auc"})
+# The fewest reals that bound the threshold of a true-positive rate on both sides, by order statistics.
+NEEDED_REALS: dict[Metric, int] = {
+    "tpr_fpr1": math.ceil(math.log((1 - LEVEL) / 2) / math.log(1 - 0.01)),
+    "tpr_fpr5": math.ceil(math.log((1 - LEVEL) / 2) / math.log(1 - 0.05)),
+}
 
 
 class Size(NamedTuple):
@@ -85,11 +90,20 @@ class Size(NamedTuple):
 
 
 class Support(NamedTuple):
-    """The sizes behind the numbers of a test set or of a mean over several."""
+    """The sizes behind the numbers of a test set or of a mean over several.
+
+    Attributes
+    ----------
+    real, fake, both
+        Of the numbers that are made of these images.
+    fewest_reals
+        The effective number of units of real images, of the test set that has the fewest.
+    """
 
     real: Size
     fake: Size
     both: Size
+    fewest_reals: float
 
     def of(self, metric: Metric) -> Size:
         """Return what stands behind a metric."""
@@ -124,7 +138,13 @@ def measure_support(
     """
     real = _size(units, strata, [[reals] for reals, _ in test_sets])
     fake = _size(units, strata, [[fakes] for _, fakes in test_sets])
-    return Support(real, fake, _size(units, strata, test_sets))
+    fewest = min((_size(units, strata, [[reals]]).units for reals, _ in test_sets), default=0.0)
+    return Support(real, fake, _size(units, strata, test_sets), fewest)
+
+
+def lacks_reals(metric: Metric, support: Support) -> bool:
+    """Say whether a number's threshold, chosen on the reals measured, is known on one side only."""
+    return round(support.fewest_reals) < NEEDED_REALS.get(metric, 0)
 
 
 def interval(
@@ -145,36 +165,40 @@ def interval(
 
     Returns
     -------
-    The lower and upper ends, fractions, (...,); NaN where there is no value, or where it is undefined on more than a
-    tenth of the resamples.
+    The lower and upper ends, fractions, (...,); NaN where there is no value, where it is undefined on more than a
+    tenth of the resamples, or where `lacks_reals` says so.
     """
+    if lacks_reals(metric, support):
+        return np.full(values.shape, np.nan), np.full(values.shape, np.nan)
     size = support.of(metric)
     free = max(size.counted - size.strata, 1)
     error, skewness = _moments(replicates)  # (...,)
     error *= np.sqrt(max(size.counted, free) / free)
     quantile = student.ppf((1 + LEVEL) / 2, free)
+    share = metric in _SHARES
     with np.errstate(all="ignore"):  # at 0 and 1, and without variance, numbers are infinite and not used
         spread = values * (1 - values)
         worth = spread / error**2  # (...,): independent images
         inside = (error > 0) & (spread > 0)
-        if metric in _SHARES:
-            return _wilson(values, error, np.where(inside, np.minimum(worth, size.images), size.units), quantile)
-        low, high = _wilson(values, error, np.asarray(size.units), quantile)
-        events = worth * np.minimum(values, 1 - values)
-        quantile = student.ppf((1 + LEVEL) / 2, np.clip(PER_EVENT * events, 1, free))  # (...,)
-        centre, scale = logit(values), error / spread
+        scale = error / spread  # (...,): the standard error of the logit
+        surplus = skewness - (1 - 2 * values) * scale  # what a share of as many independent images would not have
+        if share:
+            worth = np.minimum(worth, size.images)
+        inflation = _inflation(values, worth, size.units if share else size.images)  # (...,)
+        count = np.where(inside, worth / inflation, size.units)
+        low, high = _wilson(values, error * np.sqrt(inflation), count, quantile)
+        if share:
+            return low, high
+        centre, reach = logit(values), quantile * scale * np.sqrt(inflation)
         if metric in _SKEWED:
-            surplus = skewness - (1 - 2 * values) * scale  # what a share of as many independent images would not have
-            move = surplus * (2 * norm.ppf((1 + LEVEL) / 2) ** 2 + 1) / 6
-            centre += np.clip(move, -FARTHEST * quantile, 0) * scale
-        lower, upper = expit(centre - quantile * scale), expit(centre + quantile * scale)
-        if metric in _SKEWED:
-            fewest = np.asarray(size.units)
-            least, most = _wilson(values, np.sqrt(spread / fewest), fewest, student.ppf((1 + LEVEL) / 2, free))
-            few = events < FEW_EVENTS
-            lower = np.where(few, np.maximum(lower, least), lower)
-            upper = np.where(few, np.minimum(upper, most), upper)
-        return np.where(inside, lower, low), np.where(inside, upper, high)
+            move = surplus * (2 * norm.ppf((1 + LEVEL) / 2) ** 2 + 1) / 6 * scale * np.sqrt(inflation)
+            centre += np.clip(move, -reach, 0)
+        units = np.asarray(size.units)
+        least, most = _wilson(values, np.sqrt(spread / units), units, quantile)
+        bounded = worth >= units
+        lower = np.where(bounded, np.maximum(expit(centre - reach), least), expit(centre - reach))
+        upper = np.where(bounded, np.minimum(expit(centre + reach), most), expit(centre + reach))
+        return np.where(inside, np.minimum(lower, values), low), np.where(inside, np.maximum(upper, values), high)
 
 
 def interval_name(metric: Metric) -> str:
@@ -194,6 +218,17 @@ def _moments(replicates: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDAr
         skewness = np.where(error > 0, (centred**3).sum(axis=-1) / count / error**3, 0.0)
     enough = count >= max(2, _DEFINED * replicates.shape[-1])
     return np.where(enough, error, np.nan), skewness
+
+
+def _inflation(values: NDArray[np.float64], worth: NDArray[np.float64], fewest: float) -> NDArray[np.float64]:
+    """Say by how much the variance grows, (...,), if `UNSEEN` events more weigh as of `fewest` independent images.
+
+    Each event adds 1 / (images that a number is worth) to the variance, relative to what it adds to the number; of those
+    seen and the one not seen the mean counts.
+    """
+    rarer = np.minimum(values, 1 - values)  # (...,)
+    grown: NDArray[np.float64] = (1 + UNSEEN / (fewest * rarer)) / (1 + UNSEEN / (worth * rarer))
+    return np.maximum(grown, 1)
 
 
 def _wilson(

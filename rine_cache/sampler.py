@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 
 from rine_cache.bootstrap import Chosen, bootstrap
-from rine_cache.intervals import interval, interval_name, measure_support
+from rine_cache.intervals import NEEDED_REALS, interval, interval_name, lacks_reals, measure_support
 from rine_cache.layouts.entry import FAKE, REAL
 from rine_cache.metrics import METRICS
 from rine_cache.resampling import Resampling
-from rine_cache.sampling_error import SamplingError, as_replicates
+from rine_cache.sampling_error import UNKNOWN, SamplingError, as_replicates
 from rine_cache.specs.benchmark import MEAN
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Sampler:
         Returns
         -------
         By method, then by test set, or `MEAN` where all test sets are there, and metric. A number that is undefined has
-        neither interval nor replicates.
+        neither interval nor replicates; nor has one that `lacks_reals` speaks of, whose ``ci_method`` says why.
         """
         there = {name: found for name, found in measured.items() if found is not None}
         sides = [side for found in there.values() for side in found.pairing]
@@ -146,6 +146,11 @@ class Sampler:
         support = measure_support(resampling.unit_of, resampling.stratum_of, test_sets)
         for number, metric in enumerate(METRICS):
             values, distances = drawn.values[number], drawn.distances[number]  # (F,), (F, R)
+            if lacks_reals(metric, support):
+                reason = UNKNOWN._replace(ci_method=_reason(metric, grouped=resampling.grouped))
+                for method in np.flatnonzero(np.isfinite(values)):
+                    found[method][name, metric] = reason
+                continue
             low, high = interval(metric, values, values[:, None] + distances, support)  # (F,)
             said = _said(metric, support, grouped=resampling.grouped)
             size = support.of(metric)
@@ -174,6 +179,11 @@ def _mean(drawn: Sequence[_Drawn]) -> _Drawn:
 def _said(metric: Metric, support: Support, *, grouped: bool) -> str:
     unit = "groups" if grouped else "images"
     return f"{interval_name(metric)}, {REPLICATES:,} resamples of {support.of(metric).counted:,} {unit}"
+
+
+def _reason(metric: Metric, *, grouped: bool) -> str:
+    unit = "groups of real images" if grouped else "real images"
+    return f"none: fewer than {NEEDED_REALS[metric]} {unit} of a test set do not tell its threshold"
 
 
 def _number(value: float | None) -> float:

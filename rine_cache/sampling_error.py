@@ -24,7 +24,7 @@ class SamplingError(NamedTuple):
     ci_low, ci_high
         Its 95 % interval, a fraction.
     ci_method
-        How that was made, from how many images or groups.
+        How that was made, from how many images or groups; of a number without one why it has none.
     ci_units, ci_strata
         How many units were drawn, from how many strata.
     ci_digest
