@@ -140,7 +140,9 @@ class Measured(NamedTuple):
 def measure(case: Case, logits: np.ndarray, replicates: int) -> Measured:
     """Measure and resample the logits of some samples, (S, N)."""
     names = [f"{n:06d}" for n in range(len(case.labels))]
-    resampling = Resampling(names, [names[unit] for unit in case.units], [cell for own in case.test_sets for cell in own])
+    resampling = Resampling(
+        names, [names[unit] for unit in case.units], [cell for own in case.test_sets for cell in own]
+    )
     chosen = Chosen.nothing(len(logits))
     values, found = np.zeros((len(METRICS), len(logits))), np.zeros((len(METRICS), len(logits), replicates))
     for images in map(np.concatenate, case.test_sets):
@@ -188,14 +190,23 @@ def all_cases() -> list[Case]:
     return cases + [sharing(family, [OTHERS[family][1]] * 8, 200, 100) for family in OTHERS]
 
 
+def halves(metric: str, found: Measured) -> np.ndarray:
+    """Return half the width of each sample's interval, (S,)."""
+    place = METRICS.index(metric)
+    low, high = interval(metric, found.values[place], found.replicates[place], found.support)
+    return (high - low) / 2
+
+
 def differing(samples: int, replicates: int, seed: int) -> None:
     """Print how often the interval of a difference holds it, of two methods that find the same images hard."""
     click.echo("\nDifferences between two methods of which one is better")
-    cases = [(alone("normal", 3.0, n // 2, n // 2), 3.3) for n in (200, 1000)]
-    cases += [(alone("t3", 3.0, 200, 200), 3.5), (grouped("normal", 3.0, np.full(40, 10), 0.6), 3.5)]
-    cases += [(sharing("normal", [2.0] * 4, 200, 100), None), (alone("normal", 4.65, 250, 250), 5.0)]
+    cases = [(alone("normal", 1.0, 100, 100), 0.3), (alone("normal", 3.0, 100, 100), 0.3)]
+    cases += [(alone("normal", 3.0, 500, 500), 0.3), (alone("normal", 4.65, 250, 250), 0.35)]
+    cases += [(alone("t3", 3.0, 200, 200), 0.5), (alone("exponential", 2.0, 200, 200), 0.4)]
+    cases += [(grouped("normal", d, np.full(40, 10), 0.6), 0.5) for d in (1.0, 3.0)]
+    cases += [(sharing("normal", ds, 200, 100), 0.3) for ds in ([2.0] * 4, [3.0] * 8)]
     for number, (case, farther) in enumerate(cases):
-        better = case._replace(distance=case.distance + 0.3 if farther is None else farther)
+        better = case._replace(distance=case.distance + farther)
         for alike in (0.5, 0.9):
             rng = np.random.default_rng([seed, number])
             shape = (samples, len(case.labels))
@@ -213,19 +224,24 @@ def differing(samples: int, replicates: int, seed: int) -> None:
             for metric in ("acc", "ap", "auc"):
                 place, size = METRICS.index(metric), both[0].support.of(metric)
                 true = known[1][metric] - known[0][metric]
-                held = 0
+                reaches = np.stack([halves(metric, one) for one in both], axis=1)  # (S, 2)
+                held, widths = 0, []
                 for sample in range(samples):
                     found = compare_with_best(
                         np.array([one.values[place, sample] for one in both]),
+                        reaches[sample],
                         np.stack([one.replicates[place, sample] for one in both]),
                         0,
                         size.counted - size.strata,
                         size.counted,
                     )
                     held += found.low[1] <= true <= found.high[1]
+                    widths.append(found.high[1] - found.low[1])
                 share = 100 * held / samples
-                mark = " " if 93 <= share <= 97 else "*"
-                click.echo(f"{case.title:75} alike {alike} {metric:5} true {100 * true:6.2f}  held {share:5.1f}{mark}")
+                click.echo(
+                    f"{case.title:75} alike {alike} {metric:5} true {100 * true:6.2f}  "
+                    f"held {share:5.1f}{' ' if 93 <= share <= 97 else '*'} width {100 * np.mean(widths):6.2f}"
+                )
 
 
 def equal(samples: int, replicates: int, seed: int) -> None:
@@ -237,7 +253,9 @@ def equal(samples: int, replicates: int, seed: int) -> None:
         for methods in (2, 5, 20):
             families = samples // methods
             rng = np.random.default_rng([seed, number])
-            noise = rng.normal(size=(families, 1, len(case.labels))) + rng.normal(size=(families, methods, len(case.labels)))
+            noise = rng.normal(size=(families, 1, len(case.labels))) + rng.normal(
+                size=(families, methods, len(case.labels))
+            )
             if case.within:
                 of_units = rng.normal(size=(families, methods, case.units[-1] + 1))
                 noise = np.sqrt(case.within) * of_units[..., case.units] + np.sqrt((1 - case.within) / 2) * noise
@@ -250,12 +268,13 @@ def equal(samples: int, replicates: int, seed: int) -> None:
                 place, size = METRICS.index(metric), found.support.of(metric)
                 values = found.values[place].reshape(families, methods)
                 drawn_values = found.replicates[place].reshape(families, methods, -1)
+                reaches = halves(metric, found).reshape(families, methods)
                 told[metric] = np.mean(
                     [
                         not compare_with_best(
-                            own, own_replicates, int(own.argmax()), size.counted - size.strata, size.counted
+                            own, reach, own_replicates, int(own.argmax()), size.counted - size.strata, size.counted
                         ).tied.all()
-                        for own, own_replicates in zip(values, drawn_values, strict=True)
+                        for own, reach, own_replicates in zip(values, reaches, drawn_values, strict=True)
                     ]
                 )
             shares = ", ".join(f"{metric} {100 * share:4.1f}" for metric, share in told.items())

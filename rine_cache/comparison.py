@@ -1,13 +1,21 @@
 """Whether methods differ from the best on the same images: differences with intervals, tested together.
 
 Two methods' replicates come from the same resamples, so that what an easy or hard draw does to both cancels in their
-difference; its standard error is that of the paired difference. The difference divided by it is referred to Student's
-t with the degrees of freedom of the units drawn. The p-values of a family, all methods against the best one of the same
-table, are corrected by Holm's step-down method (Scandinavian Journal of Statistics, 1979). As the best was picked
-because it came out best, not only the pairs with it count but all pairs that might have been looked at: m (m - 1) / 2
-for the m methods that are not told apart yet. Counting m - 1 would tell one of ten equal methods from the best in one
-family of seven; so it is one of twenty or fewer, whatever m is. A method is **tied with the best** where it is not told
-apart.
+difference. How far the difference's interval reaches follows from the half-widths h of the methods' own intervals and
+from how their replicates correlate, r: the square root of h₁² + h₂² - 2 r h₁ h₂ (the method of variance estimates
+recovery, Zou and Donner, Statistics in Medicine 2008; Newcombe's method 10 for paired shares, ibid. 1998; here with
+half the width on either side, as what makes one side longer is common to both methods). So it knows of what was not
+seen, as `rine_cache.intervals` says: two methods that are right on all of ten images are not known to be equal. It
+reaches no less far than Student's t with the standard error of the paired replicates.
+
+The p-value is that of the difference over its reach, as multiples of Student's t with the degrees of freedom of the
+units drawn. The p-values of a family, all methods against the best one of the same table, are corrected by Holm's
+step-down method (Scandinavian Journal of Statistics, 1979). As the best was picked because it came out best, not only
+the pairs with it count but all pairs that might have been looked at: m (m - 1) / 2 for the m methods that are not told
+apart yet. Counting m - 1 would tell one of ten equal methods from the best in one family of seven; so it is one of
+twenty or fewer, whatever m is. A method is **tied with the best** where it is not told apart.
+
+COVERAGE
 """
 
 from __future__ import annotations
@@ -34,7 +42,12 @@ class Comparison(NamedTuple):
 
 
 def compare_with_best(
-    values: NDArray[np.float64], replicates: NDArray[np.float64], best: int, free: int, counted: int
+    values: NDArray[np.float64],
+    halves: NDArray[np.float64],
+    replicates: NDArray[np.float64],
+    best: int,
+    free: int,
+    counted: int,
 ) -> Comparison:
     """Compare the methods of a family with the best of it.
 
@@ -42,6 +55,8 @@ def compare_with_best(
     ----------
     values
         Fractions, (F,), none missing.
+    halves
+        Half the width of the interval of each, (F,).
     replicates
         Of each, on the same resamples, (F, R).
     best
@@ -51,19 +66,22 @@ def compare_with_best(
 
     Returns
     -------
-    Two methods that differ on no image have a difference of 0 that is certain, and tie.
+    Two methods that differ on no image, and are wrong on some, have a difference of 0 that is certain, and tie.
     """
     free = max(free, 1)
     difference = values - values[best]  # (F,)
-    paired = replicates - replicates[best]  # (F, R)
-    error = np.nanstd(paired, axis=1, ddof=1) * np.sqrt(max(counted, free) / free)  # (F,)
-    error = np.where(error > 1e-12, error, 0.0)
-    with np.errstate(all="ignore"):
-        ratio = np.where(error > 0, np.abs(difference) / error, np.where(difference == 0, 0.0, np.inf))
+    quantile = student.ppf((1 + LEVEL) / 2, free)
+    paired = np.nanstd(replicates - replicates[best], axis=1, ddof=1)  # (F,)
+    own = np.nanstd(replicates, axis=1, ddof=1)  # (F,)
+    with np.errstate(all="ignore"):  # what does not vary correlates with nothing
+        alike = np.nan_to_num((own**2 + own[best] ** 2 - paired**2) / (2 * own * own[best]), posinf=0, neginf=0)  # (F,)
+        recovered = halves**2 + halves[best] ** 2 - 2 * np.clip(alike, -1, 1) * halves * halves[best]  # (F,)
+        reach = np.maximum(np.sqrt(np.maximum(recovered, 0)), quantile * paired * np.sqrt(max(counted, free) / free))
+        reach = np.where(reach > 1e-9, reach, 0.0)  # rounding is no variance
+        ratio = np.where(reach > 0, np.abs(difference) / reach, np.where(difference == 0, 0.0, np.inf)) * quantile
     others = np.arange(len(values)) != best
     p_value = np.full(len(values), np.nan)
     p_value[others] = corrected(2 * student.sf(ratio[others], free))
-    reach = student.ppf((1 + LEVEL) / 2, free) * error
     unknown = np.where(others, 0.0, np.nan)
     return Comparison(
         difference=difference + unknown,

@@ -13,24 +13,24 @@ would vary as much, v (1 - v) / error². The interval is that of such a share:
   Neither end lies outside Wilson's interval for as many units as the smaller class has, unless the number varies more
   than a share of so many does: AUC never does (Birnbaum and Klose, Annals of Mathematical Statistics 1957).
 
-**What was not seen.** The fewer events (wrong images or pairs) a number rests on, the less they tell what one is worth:
-three wrong images in three groups do not show that groups do not fall as wholes. So a third of an event more is reckoned
-with, the largest that there may be: a whole unit for shares, an image of the smaller class for the others. A
-third is what a neutral prior distribution adds to the events (Kerman, Electronic Journal of Statistics 2011); a quarter
-or a half would change little. Without any event that is all there is: the interval is Wilson's for the units.
+**What was not seen.** The fewer events (wrong images or pairs) a number rests on, the less they tell what one weighs:
+three wrong images in three groups do not show that groups do not fall as wholes. So a third of an event more is
+reckoned with, of the largest there may be: a whole unit for shares, an image of the smaller class for the others.
+A third is what a neutral prior distribution adds to the events (Kerman, Electronic Journal of Statistics 2011); with a
+quarter or a half the shares below would differ by one point or two. Without any event it is all there is.
 
-All take a quantile of Student's t with as many degrees of freedom as units were drawn, less their strata. The variance is
-multiplied by units / (units - strata), which drawing with replacement within strata takes from it.
+All take a quantile of Student's t with as many degrees of freedom as units were drawn, less their strata. The variance
+is multiplied by units / (units - strata), which drawing with replacement within strata takes from it.
 
 **Where the replicates do not vary** (100 %, or a detector that calls everything real) the interval is Wilson's for so
 many units, groups rather than images where there are groups; of unequal weights, as in a mean over test sets, their
 effective number (Kish, 1965). AUC, AP and true-positive rates take the number of the smaller class. It so has a
 width: 100 % of 100 images is 96.2 to 100.
 
-**Where there is none.** The threshold of `tpr_fpr1` and `tpr_fpr5` is that of these very reals, and resamples know none
-above the highest. Where that one is too low with a probability of more than 2.5 %, which is (1 - rate) ^ reals, the reals
-bound the threshold on one side only, whatever their distribution (order statistics: Wilks, Annals of Mathematical
-Statistics 1941): with fewer than 368 reals at 1 % and 72 at 5 %, in a mean those of each test set, there is no interval.
+**Where there is none.** The threshold of `tpr_fpr1` and `tpr_fpr5` is that of these very reals, and resamples know
+none above the highest. Where even that one may be too low, which has the probability (1 - rate) ^ reals, with more than
+2.5 %, the reals do not bound the threshold on both sides, whatever their distribution (order statistics: Wilks, Annals
+of Mathematical Statistics 1941): with fewer than 368 reals at 1 % and 72 at 5 %, in a mean those of each test set.
 
 **What is covered.** An interval holds the value that ever more images like these would give; seeds and training data
 do not vary in it. Calibration errors and the accuracy at the best threshold depend on the number of images itself
@@ -184,7 +184,7 @@ def interval(
         surplus = skewness - (1 - 2 * values) * scale  # what a share of as many independent images would not have
         if share:
             worth = np.minimum(worth, size.images)
-        inflation = _inflation(values, worth, size.units if share else size.images)  # (...,)
+        inflation = np.where(inside, _inflation(values, worth, size.units if share else size.images), 1)  # (...,)
         count = np.where(inside, worth / inflation, size.units)
         low, high = _wilson(values, error * np.sqrt(inflation), count, quantile)
         if share:
@@ -221,10 +221,10 @@ def _moments(replicates: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDAr
 
 
 def _inflation(values: NDArray[np.float64], worth: NDArray[np.float64], fewest: float) -> NDArray[np.float64]:
-    """Say by how much the variance grows, (...,), if `UNSEEN` events more weigh as of `fewest` independent images.
+    """Say by how much the variance grows, (...,), with `UNSEEN` events beside those seen that weigh most.
 
-    Each event adds 1 / (images that a number is worth) to the variance, relative to what it adds to the number; of those
-    seen and the one not seen the mean counts.
+    An event of a number that is worth n images weighs 1 / n: so much it adds to the variance, of what it adds to the
+    number. Those seen weigh 1 / worth, the others 1 / fewest; the mean counts.
     """
     rarer = np.minimum(values, 1 - values)  # (...,)
     grown: NDArray[np.float64] = (1 + UNSEEN / (fewest * rarer)) / (1 + UNSEEN / (worth * rarer))

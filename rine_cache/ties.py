@@ -58,9 +58,9 @@ def with_ties(measured: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
         values = alike["value"].to_numpy() / 100  # (F,)
         replicates = np.stack(list(map(read_replicates, values, alike["replicates"])))  # (F, R)
         best = alike["row"].to_list().index(best_row["row"])
-        found = compare_with_best(
-            values, replicates, best, best_row["ci_units"] - best_row["ci_strata"], best_row["ci_units"]
-        )
+        halves = (alike["ci_high"] - alike["ci_low"]).to_numpy() / 200  # (F,)
+        units, strata = best_row["ci_units"], best_row["ci_strata"]
+        found = compare_with_best(values, halves, replicates, best, units - strata, units)
         for place, row in enumerate(alike["row"]):
             if place != best:
                 columns["best_difference"][row] = 100 * float(found.difference[place])

@@ -10,7 +10,7 @@ def test_the_best_itself_ties_and_has_no_difference() -> None:
     rng = np.random.default_rng(0)
     values = np.array([0.9, 0.8, 0.7])
     replicates = values[:, None] + 0.001 * rng.normal(size=(3, 500))
-    found = compare_with_best(values, replicates, 0, free=100, counted=102)
+    found = compare_with_best(values, np.full(3, 0.002), replicates, 0, free=100, counted=102)
     assert np.isnan(found.difference[0])
     assert np.isnan(found.p_value[0])
     assert found.tied.tolist() == [True, False, False]
@@ -24,24 +24,40 @@ def test_what_both_methods_get_from_a_draw_cancels() -> None:
     shared = np.random.default_rng(1).normal(0, 0.1, 1000)
     own = np.random.default_rng(2).normal(0, 0.001, (2, 1000))
     values = np.array([0.70, 0.69])
-    found = compare_with_best(values, values[:, None] + shared + own, 0, free=500, counted=502)
+    found = compare_with_best(values, np.full(2, 0.1965), values[:, None] + shared + own, 0, free=500, counted=502)
     assert not found.tied[1]
     assert found.high[1] - found.low[1] == pytest.approx(2 * 1.965 * 0.001 * 2**0.5, rel=0.1)
 
 
+def test_what_the_methods_own_intervals_reckon_with_is_reckoned_with() -> None:
+    """Half-widths twice as long as replicates say, as where few images are wrong, double the difference's."""
+    own = np.random.default_rng(2).normal(0, 0.01, (2, 1000))
+    values = np.array([0.99, 0.98])
+    short, long = (
+        compare_with_best(values, np.full(2, half), values[:, None] + own, 0, free=500, counted=502)
+        for half in (0.01965, 0.0393)
+    )
+    assert (long.high[1] - long.low[1]) / (short.high[1] - short.low[1]) == pytest.approx(2, rel=0.01)
+    assert long.p_value[1] > short.p_value[1]
+
+
+@pytest.mark.parametrize("other", [0.0, 1.0])
+def test_methods_whose_replicates_do_not_vary_are_as_uncertain_as_their_intervals(other: float) -> None:
+    """One is right on both of two images, the other on neither or both as well: two images tell nothing."""
+    values = np.array([1.0, other])
+    found = compare_with_best(values, np.full(2, 0.4), np.tile(values[:, None], (1, 50)), 0, free=2, counted=4)
+    reach = 0.4 * 2**0.5
+    assert found.low[1] == pytest.approx(max(other - 1 - reach, -1))
+    assert found.high[1] == pytest.approx(other - 1 + reach)
+    assert found.p_value[1] == pytest.approx(1.0 if other == 1.0 else 0.0164, abs=0.001)
+
+
 def test_methods_that_agree_on_every_image_tie() -> None:
     replicates = np.tile(np.random.default_rng(0).uniform(size=50), (3, 1))
-    found = compare_with_best(np.full(3, 0.5), replicates, 1, free=10, counted=12)
+    found = compare_with_best(np.full(3, 0.5), np.full(3, 0.3), replicates, 1, free=10, counted=12)
     assert found.tied.all()
     assert found.p_value[[0, 2]].tolist() == [1.0, 1.0]
     assert (found.low[[0, 2]] == 0).all()
-
-
-def test_a_certain_difference_is_told() -> None:
-    values = np.array([0.5, 0.4])
-    found = compare_with_best(values, np.tile(values[:, None], (1, 50)), 0, free=10, counted=12)
-    assert found.p_value[1] == 0.0
-    assert not found.tied[1]
 
 
 def test_the_correction_worked_out_by_hand() -> None:
@@ -65,7 +81,8 @@ def test_equal_methods_are_told_apart_in_one_family_of_twenty_at_most(methods: i
         right = (hard + rng.normal(size=(methods, images)) > -1).astype(float)  # (F, n)
         values = right.mean(axis=1)
         replicates = values[:, None] + right @ drawn
-        found = compare_with_best(values, replicates, int(values.argmax()), free=images - 1, counted=images)
+        halves = 1.97 * replicates.std(axis=1)
+        found = compare_with_best(values, halves, replicates, int(values.argmax()), free=images - 1, counted=images)
         told += not found.tied.all()
     assert told / families <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / families)
     assert told  # and not never
@@ -79,5 +96,7 @@ def test_a_difference_is_found_as_often_as_its_size_allows() -> None:
         right = rng.random((2, 1000)) < np.array([[0.9], [0.8]])
         values = right.mean(axis=1)
         replicates = values[:, None] + (right - values[:, None]) @ drawn
-        told += not compare_with_best(values, replicates, int(values.argmax()), free=999, counted=1000).tied.all()
+        halves = 1.96 * replicates.std(axis=1)
+        best = int(values.argmax())
+        told += not compare_with_best(values, halves, replicates, best, free=999, counted=1000).tied.all()
     assert told > 190  # the difference is 6 standard errors

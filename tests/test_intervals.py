@@ -12,7 +12,7 @@ from rine_cache.resampling import Resampling
 
 def whole(images: int, units: int | None = None) -> Support:
     half = Size(images / 2, (units or images) / 2, (units or images) // 2, 1)
-    return Support(half, half, Size(images, units or images, units or images, 2))
+    return Support(half, half, Size(images, units or images, units or images, 2), half.units)
 
 
 def binomial(share: float, images: int) -> np.ndarray:
@@ -41,6 +41,43 @@ def test_groups_without_errors_count_as_groups() -> None:
     assert of_groups[0] < 0.93 < 0.99 < of_images[0]
 
 
+def test_one_wrong_image_does_not_make_images_of_groups() -> None:
+    """That it stands alone in its group does not show that groups do not fall as wholes."""
+    wrong = np.random.default_rng(0).binomial(1, 1 / 20, (1, 2000)) / 200  # one image in one of 20 groups of ten
+    support = whole(200, units=20)
+    none_wrong = interval("acc", np.ones(1), np.ones((1, 100)), support)[0]
+    one_wrong, upper = interval("acc", np.array([199 / 200]), 1 - wrong, support)
+    as_if_alone = interval("acc", np.array([199 / 200]), 1 - wrong, whole(200))[0]
+    assert none_wrong[0] < one_wrong[0] < 0.935 < 0.965 < as_if_alone[0]
+    assert upper[0] >= 199 / 200
+
+
+def test_what_was_not_seen_matters_less_the_more_was() -> None:
+    """Groups that differ as images alone would: 2,000 images in 200 groups, a tenth of them wrong."""
+    grouped = interval("acc", np.array([0.9]), binomial(0.9, 2000), whole(2000, units=200))
+    alone = interval("acc", np.array([0.9]), binomial(0.9, 2000), whole(2000))
+    assert 1 <= (grouped[1] - grouped[0]) / (alone[1] - alone[0]) < 1.03
+
+
+@pytest.mark.parametrize(("metric", "needed"), [("tpr_fpr1", 368), ("tpr_fpr5", 72)])
+def test_too_few_reals_for_a_threshold_give_no_interval(metric: str, needed: int) -> None:
+    """The highest of n reals is too low for a rate with the probability (1 - rate)^n: here just under 2.5 %."""
+    assert (1 - int(metric[-1]) / 100) ** needed < 0.025 < (1 - int(metric[-1]) / 100) ** (needed - 1)
+    replicates = 0.7 + np.linspace(-0.1, 0.1, 100)[None]
+    for reals, known in ((needed - 1, False), (needed, True)):
+        low, high = interval(metric, np.array([0.7]), replicates, whole(4000)._replace(fewest_reals=float(reals)))
+        assert np.isfinite([low[0], high[0]]).all() == known
+
+
+def test_every_test_set_of_a_mean_needs_its_reals() -> None:
+    rows = np.arange(1000)
+    many, few, fakes = rows[:500], rows[500:550], rows[550:]
+    support = measure_support(rows, np.zeros(1000, np.int64), [(many, fakes), (few, fakes)])
+    assert support.fewest_reals == pytest.approx(50)
+    grouped = measure_support(rows // 10, np.zeros(100, np.int64), [(many, fakes)])
+    assert grouped.fewest_reals == pytest.approx(50)
+
+
 def test_a_detector_that_calls_everything_real_has_an_interval_with_width() -> None:
     low, high = interval("acc", np.array([0.5]), np.full((1, 100), 0.5), whole(200))
     assert 0.47 < low[0] < 0.5 < high[0] < 0.53
@@ -52,8 +89,9 @@ def test_what_is_undefined_has_no_interval() -> None:
     replicates[2, :5] = np.nan
     for metric in METRICS:
         low, high = interval(metric, np.array([np.nan, 0.7, 0.7]), replicates, whole(100))
-        assert np.isnan(low).tolist() == [True, True, False]
-        assert np.isnan(high).tolist() == [True, True, False]
+        lacking = metric == "tpr_fpr1" or metric == "tpr_fpr5"
+        assert np.isnan(low).tolist() == [True, True, lacking]
+        assert np.isnan(high).tolist() == [True, True, lacking]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -61,7 +99,7 @@ def test_an_interval_holds_its_value_and_stays_within_0_and_1(metric: str) -> No
     rng = np.random.default_rng(0)
     values = rng.uniform(0, 1, 300) ** rng.choice([0.02, 1, 30], 300)
     replicates = np.clip(values[:, None] + rng.choice([0.001, 0.1], (300, 1)) * rng.standard_t(3, (300, 50)), 0, 1)
-    low, high = interval(metric, values, replicates, whole(60))
+    low, high = interval(metric, values, replicates, whole(60)._replace(fewest_reals=1000))
     assert ((low >= 0) & (low <= values) & (values <= high) & (high <= 1)).all()
     assert (high > low).all()
 
@@ -92,7 +130,9 @@ SAMPLES = 600
 
 
 @pytest.mark.parametrize(
-    ("distance", "images", "group"), [(1.0, 200, 1), (2.0, 200, 1), (3.29, 400, 1), (1.5, 800, 8)], ids=str
+    ("distance", "images", "group"),
+    [(1.0, 200, 1), (2.0, 200, 1), (3.29, 400, 1), (1.5, 800, 8), (3.0, 400, 10)],
+    ids=str,
 )
 def test_intervals_hold_the_truth_in_95_of_100_samples(distance: float, images: int, group: int) -> None:
     rng = np.random.default_rng(round(10 * distance) + images)

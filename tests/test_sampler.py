@@ -10,7 +10,7 @@ from rine_cache.metrics import METRICS, binary_metrics
 from rine_cache.pairing import Measured, Pairing, Side
 from rine_cache.resampling import Resampling
 from rine_cache.sampler import REPLICATES, Sampler
-from rine_cache.sampling_error import SamplingError, read_replicates
+from rine_cache.sampling_error import UNKNOWN, SamplingError, read_replicates
 from rine_cache.specs.benchmark import MEAN
 
 if TYPE_CHECKING:
@@ -95,6 +95,13 @@ def test_an_interval_says_how_it_was_made() -> None:
     assert {metric for _, metric in found} == set(METRICS) - {
         "ece_calibrated", "acc_validation_threshold", "acc_validation_fpr1", "acc_validation_fpr5"
     }  # fmt: skip
+
+
+def test_a_number_without_interval_says_why() -> None:
+    found = sample({"first": measured(FIRST), "second": measured(SECOND)})[1]
+    reason = "none: fewer than 72 real images of a test set do not tell its threshold"  # there are 60
+    for name in ("first", MEAN):
+        assert found[name, "tpr_fpr5"] == UNKNOWN._replace(ci_method=reason)
 
 
 def test_groups_are_drawn_together_and_widen_the_interval() -> None:

@@ -18,6 +18,7 @@ def row(method: str, value: float | None, seed: int = 0, **given: Any) -> dict[s
     replicates = None if value is None else as_replicates((SHARED + own).astype(np.float16))
     return {
         "method": method, "test_set": "a", "metric": "acc", "value": value, "oracle": False,
+        "ci_low": None if value is None else value - 4, "ci_high": None if value is None else value + 4,
         "ci_units": 500, "ci_strata": 2, "ci_digest": "x", "replicates": replicates, **given,
     }  # fmt: skip
 
