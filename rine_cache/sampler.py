@@ -148,8 +148,9 @@ class Sampler:
             values, distances = drawn.values[number], drawn.distances[number]  # (F,), (F, R)
             if lacks_reals(metric, support):
                 reason = UNKNOWN._replace(ci_method=_reason(metric, grouped=resampling.grouped))
-                for method in np.flatnonzero(np.isfinite(values)):
-                    found[method][name, metric] = reason
+                for own, value in zip(found, values, strict=True):
+                    if np.isfinite(value):
+                        own[name, metric] = reason
                 continue
             low, high = interval(metric, values, values[:, None] + distances, support)  # (F,)
             said = _said(metric, support, grouped=resampling.grouped)
