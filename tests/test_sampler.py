@@ -40,8 +40,8 @@ def measured(fakes: np.ndarray, readable: np.ndarray | None = None, logits: np.n
         pairing=Pairing(Side("d", 0, REAL), Side("d", 1, fakes)),
         metrics=[binary_metrics(LABELS[rows], own[rows]) for own in logits],
         logits=lambda: logits[:, rows],
-        digests=[],
-        cap=None,
+        data_fingerprint="data",
+        encoder_fingerprint="encoder",
     )
 
 
@@ -158,8 +158,8 @@ def test_a_test_set_of_one_class_has_the_intervals_that_make_sense(rows: np.ndar
         Pairing(Side("d", 0, real), Side("d", 1, fake)),
         [binary_metrics(LABELS[rows], own[rows]) for own in LOGITS],
         lambda: LOGITS[:, rows],
-        [],
-        None,
+        "data",
+        "encoder",
     )
     found = sample({"first": one})[0]
     assert ("first", "real_acc" if rows is REAL else "fake_acc") in found
