@@ -5,7 +5,8 @@ The replicates give the number's standard error, which is what they are good at;
 it). From the standard error follows what the number is **worth**: as many independent images, each right or wrong,
 would vary as much, v (1 - v) / error². The interval is that of such a share:
 
-- **Accuracies and F1**: Wilson's interval (JASA 1927), of as many images as the number is worth, at most the true ones.
+- **Accuracies and F1**: Wilson's interval (JASA 1927), of as many images as the number is worth, at most the true ones
+  (of the balanced accuracy twice those of the larger class, as all errors may be there).
 - **All others**: on the scale of the logit, so that it stays within 0 and 1 and is longer towards 50 %. AUC and AP,
   whose replicates may be more skewed than a share's (few reals that score high weigh on all), are moved down by how
   much they are (Johnson's modified t, JASA 1978; Hall, The Bootstrap and Edgeworth Expansion, 1992, section 3.5), as
@@ -37,7 +38,21 @@ do not vary in it. Calibration errors and the accuracy at the best threshold dep
 (both are larger for fewer, as chance fills bins and moves thresholds): theirs holds the mean over samples of the same
 size, which is comparable between methods on the same images and with nothing else.
 
-**How often it holds.** TABLE
+**How often it holds.** `benchmarks/interval_coverage.py` draws 2,000 samples of each of 109 cases, so that a share is
+known to one percentage point. Of test sets of 100 to 4,500 images, half of them fakes, whose logits are normal,
+exponential, bimodal, of unequal deviation or mostly tied, 93 to 97 % of the intervals held the truth for accuracies, F1,
+AP and AUC; so did those of 20 to 100 groups for accuracies and F1, or up to 98 %; of 30 to 60 groups for AUC and AP but
+for those below; and of means over test sets that share 100 to 1,000 reals. Outside of that:
+
+- so near 100 % that one image is a step over the level: 89 to 93 % (real accuracy 99.9 of 90 images), AUC and AP of
+  99.95 95 to 98 %, AP of 90 reals against 900 fakes, where it is 99.8 or more, 98 to 100 %;
+- too wide: ten groups (95 to 99 %), and the accuracy of one class on 10 to 20 groups of it (97 to 99 %);
+- too narrow: AUC and AP of 98 on 60 groups of 1 to 30 images (91 %), AP near 70 or 90 on groups that hold both classes
+  and means of eight test sets (92 %), the balanced accuracy of 90 images of one class and 900 of the other (92 to 96 %);
+- of logits with heavy tails (Student's t, 3 degrees of freedom), where one real in a hundred scores above most fakes and
+  the sample may hold none: AP 80 to 93 %, AUC of 90 images against 900 88 %;
+- `tpr_fpr1` on 450 to 500 reals 91 to 97 %, on more and `tpr_fpr5` 92 to 98 %;
+- `ece` up to 98 % where the detector is calibrated, and 91 to 98 % on groups; `acc_best_threshold` on groups 88 to 97 %.
 """
 
 from __future__ import annotations
@@ -115,11 +130,11 @@ class Support(NamedTuple):
             return self.both
         if metric == "f1":  # an error takes 1 / (2 fakes) from it
             return self.both._replace(images=2 * self.fake.images, units=2 * self.fake.units)
-        smaller = 2 if metric in _OF_HALVES else 1
-        return self.both._replace(
-            images=smaller * min(self.real.images, self.fake.images),
-            units=smaller * min(self.real.units, self.fake.units),
-        )
+        classes = self.real, self.fake
+        images, units = [size.images for size in classes], min(size.units for size in classes)
+        if metric in _OF_HALVES:  # an error takes half of what it does from its class's accuracy, the larger's least
+            return self.both._replace(images=2 * max(images), units=2 * units)
+        return self.both._replace(images=min(images), units=units)
 
 
 def measure_support(

@@ -162,6 +162,17 @@ def test_intervals_hold_the_truth_in_95_of_100_samples(distance: float, images: 
             assert metric != "acc" or width > 1.5
 
 
+def test_errors_of_the_larger_class_alone_do_not_pull_the_balanced_accuracy_to_chance() -> None:
+    """A detector that is right on all of 90 fakes and on 95 % of 900 reals."""
+    rng = np.random.default_rng(0)
+    reals = rng.binomial(900, 0.95, SAMPLES) / 900  # (S,)
+    drawn = rng.binomial(900, np.repeat(reals[:, None], 300, axis=1)) / 900  # (S, R)
+    units = np.arange(990)
+    support = measure_support(units, (units >= 900).astype(np.int64), [(units[:900], units[900:])])
+    low, high = interval("balanced_acc", (1 + reals) / 2, (1 + drawn) / 2, support)
+    assert 0.923 <= np.mean((low <= 0.975) & (high >= 0.975)) <= 0.977
+
+
 def test_a_mean_over_test_sets_that_share_reals_holds_the_truth() -> None:
     """Resampled apart in each test set, the shared reals' error would be averaged away."""
     rng = np.random.default_rng(5)
