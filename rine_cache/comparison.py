@@ -16,9 +16,9 @@ apart yet. Counting m - 1 would tell one of ten equal methods from the best in o
 twenty or fewer, whatever m is. A method is **tied with the best** where it is not told apart.
 
 `benchmarks/interval_coverage.py` simulates it, with 1,000 samples a case: where both methods rest on some ten events,
-93 to 97 % of the intervals held the difference (with 40 groups or exponential logits 92.6 to 97), and nearer 100 % 97 to
-100 %. Of two equal methods one was told from the other in 0 to 5 % of the families (AP of logits with heavy tails 7),
-of twenty in 0 to 5 %.
+93 to 97 % of the intervals held the difference (with 40 groups or exponential logits 92.6 to 97), and nearer 100 %, 97
+to 100 %. Of two equal methods one was told from the other in 0 to 5 % of the families (AP of logits with heavy tails
+7), of twenty in 0 to 5 %.
 """
 
 from __future__ import annotations
