@@ -52,7 +52,7 @@ F1, AP and AUC; so did those of means over test sets that share 100 to 1,000 rea
   and a sample may hold none, AP 75 to 93 %, AUC on 90 images of one class 88 %, on 200 shared reals 91 %; AP of
   exponential logits in the mean of eight test sets that share 200 reals 85 %;
 - `tpr_fpr1` on 450 to 500 reals 91 to 98 %, on more, and `tpr_fpr5`, 92 to 98 % (where it is 100: 100 %);
-- `ece` up to 98 % where the detector is calibrated, on groups 91 to 98 %; `acc_best_threshold` 88 to 98 %.
+- `ece` up to 98 % where the detector is calibrated, on groups 91 to 99 %; `acc_best_threshold` 88 to 98 %.
 """
 
 from __future__ import annotations
