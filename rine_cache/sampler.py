@@ -13,7 +13,7 @@ from rine_cache.intervals import NEEDED_REALS, interval, interval_name, lacks_re
 from rine_cache.layouts.entry import FAKE, REAL
 from rine_cache.metrics import METRICS
 from rine_cache.resampling import Resampling
-from rine_cache.sampling_error import UNKNOWN, SamplingError, as_replicates
+from rine_cache.sampling_error import SamplingError, as_replicates
 from rine_cache.specs.benchmark import MEAN
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Sampler:
         Returns
         -------
         By method, then by test set, or `MEAN` where all test sets are there, and metric. A number that is undefined has
-        neither interval nor replicates; nor has one that `lacks_reals` speaks of, whose ``ci_method`` says why.
+        neither interval nor replicates. One that `lacks_reals` speaks of has no replicates: what it is compared with
+        may have any threshold either.
         """
         there = {name: found for name, found in measured.items() if found is not None}
         sides = [side for found in there.values() for side in found.pairing]
@@ -146,15 +147,10 @@ class Sampler:
         support = measure_support(resampling.unit_of, resampling.stratum_of, test_sets)
         for number, metric in enumerate(METRICS):
             values, distances = drawn.values[number], drawn.distances[number]  # (F,), (F, R)
-            if lacks_reals(metric, support):
-                reason = UNKNOWN._replace(ci_method=_reason(metric, grouped=resampling.grouped))
-                for own, value in zip(found, values, strict=True):
-                    if np.isfinite(value):
-                        own[name, metric] = reason
-                continue
             low, high = interval(metric, values, values[:, None] + distances, support)  # (F,)
             said = _said(metric, support, grouped=resampling.grouped)
             size = support.of(metric)
+            compared = not lacks_reals(metric, support)
             for method, own in enumerate(found):
                 if np.isfinite(low[method]):
                     own[name, metric] = SamplingError(
@@ -164,7 +160,7 @@ class Sampler:
                         size.counted,
                         size.strata,
                         drawn.digest[:16],
-                        as_replicates(distances[method]),
+                        as_replicates(distances[method]) if compared else None,
                     )
 
 
@@ -179,12 +175,10 @@ def _mean(drawn: Sequence[_Drawn]) -> _Drawn:
 
 def _said(metric: Metric, support: Support, *, grouped: bool) -> str:
     unit = "groups" if grouped else "images"
-    return f"{interval_name(metric)}, {REPLICATES:,} resamples of {support.of(metric).counted:,} {unit}"
-
-
-def _reason(metric: Metric, *, grouped: bool) -> str:
-    unit = "groups of real images" if grouped else "real images"
-    return f"none: fewer than {NEEDED_REALS[metric]} {unit} of a test set do not tell its threshold"
+    said = f"{interval_name(metric)}, {REPLICATES:,} resamples of {support.of(metric).counted:,} {unit}"
+    if lacks_reals(metric, support):
+        said += f"; from above alone, as fewer than {NEEDED_REALS[metric]} real {unit} do not bound its threshold"
+    return said
 
 
 def _number(value: float | None) -> float:

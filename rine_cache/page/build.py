@@ -124,8 +124,7 @@ def _facts(leaderboard: pl.DataFrame, made: datetime, version: str, passes: Enco
     published = leaderboard.filter(pl.col("kind") == "published")
     has_intervals = not measured.filter(pl.col("ci_low").is_not_null()).is_empty()
     has_methods = "ci_method" in leaderboard.columns
-    with_intervals = leaderboard.filter(pl.col("ci_low").is_not_null())  # the others say why they have none
-    stated = with_intervals["ci_method"].drop_nulls().unique().sort().to_list() if has_methods else []
+    stated = leaderboard["ci_method"].drop_nulls().unique().sort().to_list() if has_methods else []
     return {
         "made": made.strftime("%-d %B %Y, %H:%M UTC"),
         "made_iso": made.isoformat(),
