@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # How processes are started; "fork" would take along the locks of the parent's threads.
 START_METHOD = "forkserver"
+# imagehash imports it when it is first used; loaded before the fork, it costs a tenth of a second once, not per process.
+_IMPORTED_BY_THE_FIRST_IMAGE = ("scipy.fftpack",)
 # Seconds that reading an image may take, or decoding it, or rendering a view of it, or starting a process.
 DECODE_LIMIT_S = 60.0
 # Jobs a process holds: the next is there when one is done.
@@ -56,7 +58,7 @@ class WorkerPool:
         """Take at most `workers` processes, started when there is something to do. The rest as for `Decoder`."""
         self._context = multiprocessing.get_context(START_METHOD)
         if START_METHOD == "forkserver":
-            self._context.set_forkserver_preload([worker.__name__])
+            self._context.set_forkserver_preload([worker.__name__, *_IMPORTED_BY_THE_FIRST_IMAGE])
         self._limit_s = DECODE_LIMIT_S
         self._setting = worker.Setting(root, tuple(views), still_wanted is not None, 2 * self._limit_s + 30)
         self._most = workers
