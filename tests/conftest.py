@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,35 @@ if TYPE_CHECKING:
 
 SIZE = 16  # pixels a side of the stand-in's input
 CENTER = CenterViewSpec(kind="center", size=SIZE)
+MOST_PROCESSES = 8  # a process takes 2 GB at most, and by then one file of tests is what is waited for
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads these options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite on every core; but tests that were named, `-s` and `--pdb` in this process, as `-n 0` does.
+
+    All tests of a file go to one process, for the sake of the fixtures that they share.
+    """
+    option = config.option
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    if option.numprocesses is None and not (named or option.usepdb or option.capture == "no"):
+        option.numprocesses = min(_cores(), MOST_PROCESSES) if _cores() > 1 else 0
+        option.dist = "loadfile"
+        option.loadscopereorder = False  # the files that take longest have few tests, and would come last
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share the cores among the processes: threads of all of them on every core mostly wait for each other."""
+    processes = getattr(config.option, "numprocesses", None) or 1
+    if processes > 1:
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, str(max(1, _cores() // processes)))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Encoded(NamedTuple):
