@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SIZE = 16  # pixels a side of the stand-in's input
 CENTER = CenterViewSpec(kind="center", size=SIZE)
-MOST_PROCESSES = 8  # a process takes 2 GB at most, and by then one file of tests is what is waited for
+MOST_PROCESSES = 4  # each takes up to 2.5 GB, and the longest file of tests bounds what more would gain
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads these options
