@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # How processes are started; "fork" would take along the locks of the parent's threads.
 START_METHOD = "forkserver"
-# imagehash imports it when it is first used; loaded before the fork, it costs a tenth of a second once, not per process.
+# imagehash imports it when it is first used: a tenth of a second, once before the fork instead of in every process.
 _IMPORTED_BY_THE_FIRST_IMAGE = ("scipy.fftpack",)
 # Seconds that reading an image may take, or decoding it, or rendering a view of it, or starting a process.
 DECODE_LIMIT_S = 60.0
