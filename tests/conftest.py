@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,6 @@ from rine_cache.specs.encoding import CenterViewSpec, ViewSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SIZE = 16  # pixels a side of the stand-in's input
 CENTER = CenterViewSpec(kind="center", size=SIZE)
@@ -29,15 +29,15 @@ MOST_PROCESSES = 4  # each takes up to 2.5 GB, and the longest file of tests bou
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads these options
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite on every core; but tests that were named, `-s` and `--pdb` in this process, as `-n 0` does.
+    """Run the whole suite on several cores; files that were named, `-s` and `--pdb` in this process, as `-n 0` does.
 
     All tests of a file go to one process, for the sake of the fixtures that they share.
     """
     option = config.option
     if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
         return
-    named = config.args_source is pytest.Config.ArgsSource.ARGS
-    if option.numprocesses is None and not (named or option.usepdb or option.capture == "no"):
+    whole = all(Path(argument).is_dir() for argument in config.args)
+    if option.numprocesses is None and whole and not (option.usepdb or option.trace or option.capture == "no"):
         option.numprocesses = min(_cores(), MOST_PROCESSES) if _cores() > 1 else 0
         option.dist = "loadfile"
         option.loadscopereorder = False  # the files that take longest have few tests, and would come last
