@@ -533,11 +533,17 @@ def test_a_system_that_opens_no_more_files_is_told(files: Manifest, monkeypatch:
 
 
 def _decode_slowly(manifest: Manifest, workers_of: Any) -> None:
-    """Run until killed, having told the numbers of the worker processes."""
+    """Run until killed, having told the numbers of the worker processes once all have something to do."""
     images.decode = lambda content: time.sleep(1000)
     with Decoder(manifest, [CENTER], 3, 9, lambda _: [0], None) as decoder:
         rows = decoder.rows(range(len(manifest)))
-        threading.Timer(0.3, lambda: workers_of.send([held.pid for held in decoder._pool._processes])).start()
+
+        def tell() -> None:
+            while sum(bool(held.jobs) for held in list(decoder._pool._processes)) < 3:
+                time.sleep(0.02)
+            workers_of.send([held.pid for held in decoder._pool._processes])
+
+        threading.Thread(target=tell, daemon=True).start()
         next(rows)
 
 
@@ -554,13 +560,15 @@ def test_workers_end_when_their_parent_is_killed_whatever_they_do(files: Manifes
     here, there = context.Pipe()
     parent = context.Process(target=_decode_slowly, args=(files, there))
     parent.start()
-    assert here.poll(20)
-    workers = here.recv()
-    assert len(workers) == 3
-    assert all(map(is_alive, workers))
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.join()
-    until = time.monotonic() + 5
+    try:
+        assert here.poll(60)
+        workers = here.recv()
+        assert len(workers) == 3
+        assert all(map(is_alive, workers))
+    finally:
+        parent.kill()
+        parent.join()
+    until = time.monotonic() + 30
     while any(map(is_alive, workers)) and time.monotonic() < until:
         time.sleep(0.02)
     assert not any(map(is_alive, workers))
