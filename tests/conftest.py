@@ -131,12 +131,6 @@ def make_images(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def forked_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork the processes that decode: for tests that fork extractions, where the parent's fork server is of no use."""
-    monkeypatch.setattr("rine_cache.decoding.pool.START_METHOD", "fork")
-
-
-@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Train in one thread: small tensors gain nothing from more, and lose much on a busy machine."""
     import torch

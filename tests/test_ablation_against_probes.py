@@ -53,7 +53,7 @@ def read_plainly(made: MadeCache) -> tuple[np.ndarray, np.ndarray]:
     return tokens, made.manifest.table["label"].to_numpy()
 
 
-@pytest.mark.usefixtures("forked_decoding", "one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_single_blocks_are_ranked_as_independent_probes_rank_them(
     make_cache: Callable[..., MadeCache], tmp_path: Path
 ) -> None:

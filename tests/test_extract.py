@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
 import os
-import random
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +24,7 @@ from rine_cache.specs.data import DatasetSpec
 from rine_cache.specs.encoding import CenterViewSpec, TrainViewSpec
 from tests import container_twins as twins
 from tests.conftest import CENTER, SIZE, StandInEncoder
+from tests.kills import kills_until_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -329,29 +327,16 @@ class Slow(StandInEncoder):
         return super().encode(crops)
 
 
-def _extract_slowly(manifest: Manifest, output: Path) -> None:
-    run(manifest, output, Slow(), view=TRAIN)
+def _extract_slowly(root: Path, output: Path) -> None:
+    run(manifest_of(root), output, Slow(), view=TRAIN)
 
 
-@pytest.mark.usefixtures("forked_decoding")
 def test_killed_at_random_moments_and_resumed_the_file_is_byte_identical(
     make_images: Callable[..., Path], tmp_path: Path
 ) -> None:
-    manifest = manifest_of(make_images(per_class=40))
-    run(manifest, tmp_path / "whole.h5", view=TRAIN)
-    rng = random.Random(0)
-    context = multiprocessing.get_context("fork")
-    kills = 0
-    while not (tmp_path / "killed.h5").exists():
-        child = context.Process(target=_extract_slowly, args=(manifest, tmp_path / "killed.h5"))
-        child.start()
-        # A fork beside other threads may inherit a lock that is held: then it never ends by itself.
-        child.join(rng.uniform(0, 0.12) if kills < 40 else 60)
-        if child.is_alive():
-            os.kill(child.pid, signal.SIGKILL)
-            kills += 1
-        child.join()
-    assert kills >= 5
+    root = make_images(per_class=40)
+    run(manifest_of(root), tmp_path / "whole.h5", view=TRAIN)
+    assert kills_until_done(_extract_slowly, (root, tmp_path / "killed.h5"), longest_s=0.12, most=40) >= 5
     assert (tmp_path / "killed.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert not part_path(tmp_path / "killed.h5").exists()
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -15,8 +12,9 @@ import pytest
 
 from rine_cache.cache import FeatureCache, join_shards, part_path
 from rine_cache.extract import Target, extract
-from rine_cache.manifest import Manifest, write_manifest
+from rine_cache.manifest import write_manifest
 from tests.conftest import CENTER, StandInEncoder
+from tests.kills import kills_until_done
 from tests.test_extract import TRAIN, Slow, manifest_of
 from tests.test_one_pass import messy_images
 
@@ -27,38 +25,27 @@ if TYPE_CHECKING:
 SHARDS = 2
 
 
-def extract_all(manifest: Manifest, folder: Path, encoder: StandInEncoder, shard: tuple[int, int] | None) -> None:
+def extract_all(root: Path, folder: Path, encoder: StandInEncoder, shard: tuple[int, int] | None) -> None:
     targets = [
         Target(encoder, "ln_2", TRAIN, folder / "train.h5"),
         Target(encoder, "block", CENTER, folder / "block.h5"),
         Target(StandInEncoder(batch_size=3, seed=1), "ln_2", CENTER, folder / "other.h5"),
     ]
-    extract(manifest, targets, workers=2, shard=shard)
+    extract(manifest_of(root), targets, workers=2, shard=shard)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked_decoding")
 def test_two_hundred_kills_change_no_byte(make_images: Callable[..., Path], tmp_path: Path) -> None:
     """Three caches of one pass, in two shards, killed over and over."""
-    manifest = manifest_of(messy_images(make_images))
-    extract_all(manifest, tmp_path / "whole", StandInEncoder(), None)
-    rng = random.Random(0)
-    context = multiprocessing.get_context("fork")
+    root = messy_images(make_images)
+    extract_all(root, tmp_path / "whole", StandInEncoder(), None)
     kills = rounds = 0
     while kills < 200:
         folder = tmp_path / str(rounds)
         for number in range(1, SHARDS + 1):
             last = folder / "other.shards" / f"{number}-of-{SHARDS}.h5"
-            finished = False
-            while not finished:
-                child = context.Process(target=extract_all, args=(manifest, folder, Slow(), (number, SHARDS)))
-                child.start()
-                child.join(rng.uniform(0, 0.25) if kills < 200 else None)
-                if child.is_alive():
-                    os.kill(child.pid, signal.SIGKILL)
-                    kills += 1
-                child.join()
-                finished = child.exitcode == 0
+            arguments = (root, folder, Slow(), (number, SHARDS))
+            kills += kills_until_done(extract_all, arguments, longest_s=0.25, most=200, seed=kills)
             assert FeatureCache(last).readable.any()
         for name in ("train", "block", "other"):
             join_shards(folder / f"{name}.h5", SHARDS)

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
-import os
-import random
 import shutil
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -25,6 +21,7 @@ from rine_cache.manifest import Manifest, build_manifest
 from rine_cache.quarantine import Reason
 from rine_cache.specs.data import DatasetSpec
 from tests.conftest import SIZE, StandInEncoder
+from tests.kills import kills_until_done
 from tests.test_extract import TRAIN, Slow, manifest_of, run
 
 if TYPE_CHECKING:
@@ -326,11 +323,10 @@ def test_the_file_is_the_same_whether_rows_are_copied_or_encoded_and_whatever_th
     assert contents == {(tmp_path / "whole.h5").read_bytes()}
 
 
-def _extract_slowly(manifest: Manifest, output: Path, reuse: list[Path]) -> None:
-    run(manifest, output, Slow(), view=TRAIN, reuse=reuse)
+def _extract_slowly(root: Path, output: Path, reuse: list[Path]) -> None:
+    run(manifest_of(root), output, Slow(), view=TRAIN, reuse=reuse)
 
 
-@pytest.mark.usefixtures("forked_decoding")
 def test_killed_at_random_moments_among_copies_the_file_is_byte_identical(
     make_images: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -342,25 +338,10 @@ def test_killed_at_random_moments_among_copies_the_file_is_byte_identical(
     shutil.copytree(other / "1_fake", root / "1_fake" / "other")
     for index in range(0, 30, 3):
         copy_image(root, f"0_real/{index:03d}.png", f"1_fake/gen-b/{29 - index:03d}-again.png")
-    manifest = manifest_of(root)
-    run(manifest, tmp_path / "whole.h5", view=TRAIN)
-    whole = (tmp_path / "whole.h5").read_bytes()
-    rng = random.Random(0)
-    context = multiprocessing.get_context("fork")
-    kills = 0
-    while output.read_bytes() != whole:
-        arguments = (manifest, output, [output, tmp_path / "other.h5"])
-        child = context.Process(target=_extract_slowly, args=arguments)
-        child.start()
-        child.join(rng.uniform(0, 0.15) if kills < 30 else None)
-        if child.is_alive():
-            os.kill(child.pid, signal.SIGKILL)
-            kills += 1
-        else:
-            assert child.exitcode == 0
-            assert output.read_bytes() == whole
-        child.join()
-    assert kills >= 3
+    run(manifest_of(root), tmp_path / "whole.h5", view=TRAIN)
+    arguments = (root, output, [output, tmp_path / "other.h5"])
+    assert kills_until_done(_extract_slowly, arguments, longest_s=0.15, most=30) >= 3
+    assert output.read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert not part_path(output).exists()
 
 
