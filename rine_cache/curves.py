@@ -1,8 +1,8 @@
 """Curves of an experiment's heads for plots: ROC, reliability, histograms of scores, and how TIE weighs the blocks.
 
-A curve is of a method on a protocol and agrees with the number beside it: over test sets and seeds it is an
-unweighted mean, as a protocol's value is, and it exists only where every test set was measured. Some hundred points
-a method are kept, whatever the number of images.
+A curve is of a method on a protocol, or on one of its test sets, and agrees with the number beside it: over seeds, and
+over test sets, it is an unweighted mean, as the value is, and that of a protocol exists only where every test set was
+measured. Some hundred points a curve are kept, whatever the number of images.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from rine_cache.evaluate import readable_labels, readable_logits
 from rine_cache.files import written_whole
 from rine_cache.layouts.entry import FAKE, LABEL_NAMES, REAL
 from rine_cache.pairing import pair
+from rine_cache.specs.benchmark import MEAN
 from rine_cache.tables import read_table
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ SCHEMA = pl.Schema(
         "curve": pl.String,  # of `CURVES`
         "benchmark": pl.String,  # null for what is of a head alone
         "protocol": pl.String,
+        "test_set": pl.String,  # or `MEAN`
         "training_set": pl.String,
         "method": pl.String,
         "label": pl.String,  # real or fake, where a curve is of one class
@@ -69,7 +71,7 @@ def draw_curves(
     scores: Sequence[Scores],
     cards: Sequence[HeadCard] = (),
 ) -> pl.DataFrame:
-    """Reduce scores to the points of curves, one set per method and protocol.
+    """Reduce scores to the points of curves, one set per method and test set, and one per method and protocol.
 
     Parameters
     ----------
@@ -104,23 +106,29 @@ def draw_curves(
         read = cache(partial(_read, benchmark, by_view))
         for protocol, spec in benchmark.protocols.items():
             view = benchmark.view_of(protocol)
-            test_sets = [read(test_set, spec.cap, view) for test_set in spec.test_sets]
-            whole = [scored for scored in test_sets if scored is not None]
-            if len(whole) < len(test_sets):
-                continue
+            found = {test_set: read(test_set, spec.cap, view) for test_set in spec.test_sets}
+            scored = {test_set: images for test_set, images in found.items() if images is not None}
+            parts = {test_set: [images] for test_set, images in scored.items()}
+            if len(scored) == len(found):
+                parts[MEAN] = list(scored.values())
             for method in experiment.methods:
                 rows = [index for index, (name, _) in enumerate(heads) if name == method]
-                parts = [(scored.labels, scored.logits[row]) for scored in whole for row in rows]
                 tables += [
-                    points.with_columns(
+                    _points([(images.labels, images.logits[row]) for images in own for row in rows]).with_columns(
                         benchmark=pl.lit(benchmark.name),
                         protocol=pl.lit(protocol),
+                        test_set=pl.lit(test_set),
                         training_set=pl.lit(experiment.training_set),
                         method=pl.lit(method),
                     )
-                    for points in (roc_points(parts), reliability_points(parts), histogram_points(parts))
+                    for test_set, own in parts.items()
                 ]
     return pl.concat(tables, how="diagonal_relaxed").select(SCHEMA.names()).cast(SCHEMA)
+
+
+def _points(parts: Sequence[tuple[NDArray[np.integer], NDArray[np.floating]]]) -> pl.DataFrame:
+    kinds = (roc_points(parts), reliability_points(parts), histogram_points(parts))
+    return pl.concat(kinds, how="diagonal_relaxed")
 
 
 def roc_points(parts: Sequence[tuple[NDArray[np.integer], NDArray[np.floating]]]) -> pl.DataFrame:

@@ -11,15 +11,6 @@ from rine_cache.leaderboard import SCHEMA
 from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
 
 HOSTILE = "<script>window.hacked = true</script>"
-# Those that a leaderboard with comparisons has beyond `SCHEMA` as it once was.
-COMPARISONS = {
-    "ci_method": pl.String,
-    "best_difference": pl.Float64,
-    "best_difference_low": pl.Float64,
-    "best_difference_high": pl.Float64,
-    "best_p_value": pl.Float64,
-    "tied_with_best": pl.Boolean,
-}
 
 
 def benchmark(name: str = "made-up", test_sets: int = 3, **settings: Any) -> BenchmarkSpec:
@@ -37,7 +28,7 @@ def row(**columns: Any) -> dict[str, Any]:
     """Make a row of the leaderboard, measured unless said otherwise."""
     value = columns.get("value")
     defaults = {
-        **dict.fromkeys((*SCHEMA.names(), *COMPARISONS)),
+        **dict.fromkeys(SCHEMA.names()),
         "kind": "measured",
         "source_kind": "measured",
         "benchmark": "made-up",
@@ -75,7 +66,7 @@ def published(method: str, **columns: Any) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema={**SCHEMA, **COMPARISONS})
+    return pl.DataFrame(rows, schema=SCHEMA)
 
 
 def large(methods: int, spec: BenchmarkSpec, metrics: tuple[str, ...] = ("acc", "auc"), seed: int = 0) -> pl.DataFrame:

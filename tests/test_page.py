@@ -25,7 +25,7 @@ from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
 from rine_cache.specs.encoding import BUILTIN_VIEWS, VIEW
 from rine_cache.specs.training import ExperimentSpec
 from tests.conftest import refused
-from tests.page_data import COMPARISONS, HOSTILE, benchmark, large, published, row, table
+from tests.page_data import HOSTILE, benchmark, large, published, row, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,13 +54,6 @@ def test_a_cell_holds_its_value_interval_spread_and_comparison() -> None:
     assert (cell["value"], cell["ci_low"], cell["ci_high"], cell["std"]) == ([91.23], [89.73], [92.73], [0.5])
     assert (cell["tied_with_best"], cell["rank"], cell["coverage"]) == ([1], [2], ["3/3"])
     assert protocol["lines"][0]["seeds"] == 3
-
-
-def test_a_leaderboard_without_comparisons_is_shown_too() -> None:
-    old = table([row(method="a", value=90.0)]).select(SCHEMA.names()).drop(COMPARISONS, strict=False)
-    (payload,) = benchmark_payloads(old, [benchmark()])
-    assert payload["protocols"][0]["cells"]["acc"][MEAN]["value"] == [90]
-    assert "No row of this leaderboard carries an interval" not in build_page(old, [benchmark()], MADE, "0.1.0")
 
 
 def test_what_was_not_measured_has_no_number() -> None:
@@ -258,13 +251,17 @@ def scores_of(subsets: list[str]) -> Scores:
     return Scores(header, images, rng.normal(size=(1, len(labels))).astype(np.float32))
 
 
-def test_a_protocol_has_curves_only_where_all_of_it_was_scored() -> None:
+def test_a_protocol_has_curves_of_its_mean_only_where_all_of_it_was_scored() -> None:
     spec = benchmark(test_sets=2)
     whole = drawn.draw_curves(experiment(), [spec], [scores_of(["generator-00", "generator-01"])])
     assert set(whole["protocol"]) == {"all", "first"}
     assert set(whole["curve"]) == {drawn.ROC, drawn.RELIABILITY, drawn.HISTOGRAM}
     part = drawn.draw_curves(experiment(), [spec], [scores_of(["generator-00"])])
-    assert set(part["protocol"]) == {"first"}
+    assert set(part.select("protocol", "test_set").unique().iter_rows()) == {
+        ("all", "generator-00"),
+        ("first", "generator-00"),
+        ("first", MEAN),
+    }
 
 
 def test_nothing_scored_gives_an_empty_table_that_can_be_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rine_cache import curves as drawn
 from rine_cache.matrix import NOTE, TRAINING_SET, UNSEEN
 from rine_cache.page.build import Extras, build_page, write_page
 from rine_cache.page.palette import contrast
+from rine_cache.published_differences import AGREES, DISAGREES, NOT_JUDGED
 from rine_cache.specs.ablation import AblationSpec
 from rine_cache.specs.benchmark import MEAN
 from rine_cache.specs.matrix import MatrixSpec
@@ -59,19 +60,25 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(row(method="metadata-only", metric=metric, value=99.5, oracle=True, head="forest", encoder=None))
         rows.append(row(method="peeping", metric=metric, value=99.0, oracle=True, note="best test threshold"))
         rows.append(row(method="waiting", metric=metric, value=None, coverage="0/3", n_real=None, n_fake=None))
-    rows.append(published("strong", value=93.0, note=f"</script>{HOSTILE}"))
+    ours = {"measured_value": 95.0, "measured_ci_low": 93.5, "measured_ci_high": 96.5, "measured_difference": 2.0}
+    ours |= {"measured_verdict": DISAGREES, "measured_remarks": f"tested otherwise {HOSTILE}"}
+    rows.append(published("strong", value=93.0, note=f"</script>{HOSTILE}", **ours))
     rows += [published("b-paper", value=0.0, benchmark="second", protocol="theirs", coverage=None)]
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 50)  # (n,)
-    parts = [(labels, rng.normal(size=100) + labels)]
+    # The first generator is easy, the third is not.
+    parts = [(labels, rng.normal(size=100) + strength * labels) for strength in (3.0, 1.0, 0.0)]
+    of_sets = {MEAN: parts, **{f"generator-{number:02d}": [part] for number, part in enumerate(parts)}}
     curves = pl.concat(
         [
-            make(parts).with_columns(
+            make(own).with_columns(
                 benchmark=pl.lit("made-up"),
                 protocol=pl.lit("all"),
+                test_set=pl.lit(test_set),
                 training_set=pl.lit("train-a"),
                 method=pl.lit("strong"),
             )
+            for test_set, own in of_sets.items()
             for make in (drawn.roc_points, drawn.reliability_points, drawn.histogram_points)
         ],
         how="diagonal_relaxed",
@@ -149,9 +156,19 @@ def field(page: Page, label: str) -> Locator:
     return page.get_by_label(label, exact=True).locator("visible=true")
 
 
+def write(folder: Path, rows: list[dict[str, Any]], **extras: Any) -> Path:
+    page = build_page(table(rows), [benchmark()], datetime(2026, 5, 17, tzinfo=UTC), "0.1.0", Extras(**extras))
+    write_page(page, folder / "page.html")
+    return folder / "page.html"
+
+
+def cell_of(page: Page, method: str, column: str = MEAN) -> Locator:
+    row_ = page.locator(".panel:not([hidden]) .scroll tr", has=page.get_by_text(method, exact=True)).first
+    return row_.locator(f"[data-column='{column}']")
+
+
 def value_of(page: Page, method: str, column: str = MEAN) -> str:
-    cell = page.locator(".panel:not([hidden]) .scroll tr", has=page.get_by_text(method, exact=True)).first
-    return cell.locator(f"[data-column='{column}']").inner_text()
+    return cell_of(page, method, column).inner_text()
 
 
 def test_lines_stand_in_their_groups_the_best_first(visit: Callable[..., Page]) -> None:
@@ -234,7 +251,7 @@ def test_details_come_by_keyboard_as_by_mouse(visit: Callable[..., Page]) -> Non
         assert text in tip.inner_text()
     page.keyboard.press("Escape")
     assert not tip.is_visible()
-    page.locator(".scroll:visible [tabindex='0']").first.focus()
+    page.locator(".scroll:visible tbody [tabindex='0']").first.focus()
     assert "trained on" in tip.inner_text()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -250,11 +267,80 @@ def test_intervals_stand_in_the_cells_when_asked(visit: Callable[..., Page]) -> 
     assert f"60.0{DASH}63.0" in value_of(page, "weak")
 
 
-def test_marks_of_leaks_and_of_ties(visit: Callable[..., Page]) -> None:
+def test_leaks_are_marked(visit: Callable[..., Page]) -> None:
     page = visit()
     assert value_of(page, "weak", "generator-00").startswith("L")
     assert "leak in 1 test set" in page.locator("tr", has=page.get_by_text("weak", exact=True)).first.inner_text()
-    assert "does not differ from the best" in value_of(page, HOSTILE)
+
+
+@pytest.mark.parametrize(
+    ("tied", "marked", "said"),
+    [
+        ({"b": True, "c": True, "d": True}, {}, "No measured method is told apart"),
+        ({"b": False, "c": False, "d": False}, {}, "Every measured method is told apart"),
+        ({"b": True, "c": False, "d": False}, {"b": "≈"}, "≈: not told apart"),
+        ({"b": True, "c": True, "d": False}, {"d": "▾"}, "▾: worse than the best"),
+    ],
+)
+def test_of_ties_the_fewer_are_marked(
+    visit: Callable[..., Page], tmp_path: Path, tied: dict[str, bool], marked: dict[str, str], said: str
+) -> None:
+    rows = [row(method="a", value=90.0, tied_with_best=True)]
+    rows += [row(method=name, value=80.0, tied_with_best=is_tied) for name, is_tied in tied.items()]
+    rows.append(published("e", value=70.0))
+    page = visit(write(tmp_path, rows))
+    assert said in page.locator("caption:visible").inner_text()
+    found = {name: value_of(page, name).strip("0123456789.") for name in "abcde"}
+    assert found == {name: marked.get(name, "") for name in "abcde"}
+    # Whatever is drawn, it is said of each that was compared.
+    for name, is_tied in tied.items():
+        label = "not told apart from the best" if is_tied else "worse than the best"
+        assert label in cell_of(page, name).get_attribute("aria-label")
+    assert "best" not in cell_of(page, "e").get_attribute("aria-label")
+
+
+def test_published_stands_beside_measured(visit: Callable[..., Page], tmp_path: Path) -> None:
+    ours = {"measured_value": 95.0, "measured_ci_low": 93.5, "measured_ci_high": 96.5}
+    rows = [row(method="a", value=95.0), row(method="lone", value=50.0), published("other", value=60.0)]
+    for source, value, verdict, remarks in (
+        ("far", 91.0, DISAGREES, "ours: another view"),
+        ("near", 95.5, AGREES, ""),
+        ("odd", 96.0, NOT_JUDGED, "theirs: an oracle"),
+    ):
+        beside = {"measured_difference": 95.0 - value, "measured_verdict": verdict, "measured_remarks": remarks}
+        rows.append(published("a", value=value, source=source, **ours, **beside))
+    page = visit(write(tmp_path, rows))
+    drawn_ = {
+        line.locator(".source").inner_text(): line.locator(".mean .beside").inner_text()
+        for line in page.locator("tr[data-line]", has=page.locator(".beside")).all()
+    }
+    assert drawn_ == {"far": "≠ +4.0*", "near": "−0.5", "odd": "(−1.0)*"}
+    status = page.locator("[role=status]:visible").inner_text()
+    assert (
+        "Of 2 published values beside ours, 1 lies within our interval and 1 does not; 1 more is not judged" in status
+    )
+    # In the details of either side stand the other's number, the difference and what differs.
+    tip = page.get_by_role("tooltip")
+    page.locator("tr[data-line='0'] td.mean").hover()
+    for text in (
+        "published, far",
+        "91.00 %",
+        "+4.00, outside our 95 % interval",
+        "ours: another view",
+        "published, near",
+    ):
+        assert text in tip.inner_text()
+    page.locator("tr[data-line]", has=page.get_by_text("far", exact=True)).locator("td.mean").hover()
+    for text in ("measured here", "95.00 % (93.50 to 96.50)", "+4.00, outside our 95 % interval", "ours: another view"):
+        assert text in tip.inner_text()
+    page.locator("label", has_text="only with both").locator("visible=true").click()
+    assert methods(page) == ["a", "a", "a", "a"]
+
+
+def test_without_published_beside_measured_nothing_speaks_of_it(visit: Callable[..., Page], tmp_path: Path) -> None:
+    page = visit(write(tmp_path, [row(method="a", value=95.0), published("b", value=60.0)]))
+    assert page.locator(".beside:visible, [data-key=beside]:visible").count() == 0
+    assert page.locator("label:visible", has_text="only with both").count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -15,9 +15,11 @@ from markupsafe import Markup, escape
 from rine_cache.curves import SCHEMA as CURVES_SCHEMA
 from rine_cache.files import written_whole
 from rine_cache.page.charts import chart_specifications
+from rine_cache.page.kept_curves import GRIDS, kept_curves
 from rine_cache.page.palette import SCALE
 from rine_cache.page.payload import benchmark_payloads, metric_title
-from rine_cache.page.plots import ablation_payload, block_weights, curve_payload, matrix_payload, robustness
+from rine_cache.page.plots import ablation_payload, block_weights, matrix_payload, robustness
+from rine_cache.page.wording import how_intervals_are_made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +31,19 @@ if TYPE_CHECKING:
     from rine_cache.specs.benchmark import BenchmarkSpec
     from rine_cache.specs.encoding import ViewSpec
     from rine_cache.specs.matrix import MatrixSpec
+
+# The browser's program, in parts of one job each; a part uses those before it.
+_PROGRAM = (
+    "dom.js",
+    "numbers.js",
+    "table.js",
+    "details.js",
+    "plots.js",
+    "board_plots.js",
+    "board.js",
+    "blocks.js",
+    "page.js",
+)
 
 
 class Extras(NamedTuple):
@@ -81,11 +96,12 @@ def build_page(
     """
     payloads = benchmark_payloads(leaderboard, benchmarks)
     curves = pl.concat([pl.DataFrame(schema=CURVES_SCHEMA), *extras.curves])
+    kept = kept_curves(curves)
     sweeps = robustness(benchmarks, extras.views)
     for payload in payloads:
         payload["robustness"] = sweeps.get(payload["id"], [])
         for protocol in payload["protocols"]:
-            protocol["curves"] = curve_payload(curves, payload["id"], protocol["id"])
+            protocol["curves"] = kept.get((payload["id"], protocol["id"]), {})
     blocks = {
         "ablations": [ablation_payload(table, spec) for spec, table in extras.ablations],
         "weights": block_weights(curves),
@@ -101,12 +117,13 @@ def build_page(
     return environment.from_string(_template("page.html.j2")).render(
         style=_template("page.css"),
         scale=SCALE,
-        program=_template("page.js"),
+        program="\n".join(map(_template, _PROGRAM)),
         vega=_within_script(vl_convert.javascript_bundle()),  # type: ignore[call-arg] # its stub is wrong
         benchmarks=payloads,
         blocks=blocks,
         matrices=matrices,
         charts=chart_specifications(),
+        grids=GRIDS,
         step_of=_step_of,
         facts=_facts(leaderboard, made, version, extras.passes),
     )
@@ -122,9 +139,7 @@ def _facts(leaderboard: pl.DataFrame, made: datetime, version: str, passes: Enco
     """Collect what a reader must know of all numbers together."""
     measured = leaderboard.filter(pl.col("kind") == "measured", pl.col("value").is_not_null())
     published = leaderboard.filter(pl.col("kind") == "published")
-    has_intervals = not measured.filter(pl.col("ci_low").is_not_null()).is_empty()
-    has_methods = "ci_method" in leaderboard.columns
-    stated = leaderboard["ci_method"].drop_nulls().unique().sort().to_list() if has_methods else []
+    stated = leaderboard["ci_method"].drop_nulls().unique().sort().to_list()
     return {
         "made": made.strftime("%-d %B %Y, %H:%M UTC"),
         "made_iso": made.isoformat(),
@@ -133,9 +148,9 @@ def _facts(leaderboard: pl.DataFrame, made: datetime, version: str, passes: Enco
         "measured_methods": measured.n_unique(["method", "training_set"]) if not measured.is_empty() else 0,
         "published_methods": published["method"].n_unique(),
         "sources": published["source"].n_unique(),
-        "has_intervals": has_intervals,
-        "ci_methods": stated,
-        "compared": "tied_with_best" in leaderboard.columns and leaderboard["tied_with_best"].any(),
+        "intervals": how_intervals_are_made(stated),
+        "compared": leaderboard["tied_with_best"].is_not_null().any(),
+        "beside": leaderboard["measured_value"].is_not_null().any(),
         "passes": passes if passes is not None and passes.crops_read else None,
     }
 

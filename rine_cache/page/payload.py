@@ -6,7 +6,7 @@ what is shown of them, and lists that hold nothing are left out: this is most of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -38,7 +38,7 @@ _LINE = (
     "blocks",
     "head",
 )
-# Columns of a cell and the decimals kept of them. Those of comparisons are in a leaderboard that makes them.
+# Columns of a cell and the decimals kept of them.
 _CELL = {
     "value": 2,
     "std": 2,
@@ -50,7 +50,33 @@ _CELL = {
     "best_p_value": 4,
     "tied_with_best": 0,
 }
+# Of a published row what was measured of the same; with the verdict, and what differs, a cell's `beside`.
+_BESIDE = ("measured_value", "measured_ci_low", "measured_ci_high", "measured_difference")
+# Of a published cell what was measured of the same.
+_BESIDE = ("measured_value", "measured_ci_low", "measured_ci_high", "measured_difference")
 _COUNTS = ("n_real", "n_fake", "n_quarantined", "n_leaked")
+
+
+class _Filled(NamedTuple):
+    """A protocol's rows, sorted.
+
+    Attributes
+    ----------
+    lines
+        One per row of the table.
+    cells
+        By metric, test set and column of `_CELL`, a value per line; and, by line, in `beside` what was measured of the
+        same as a published cell: the columns of `_BESIDE`, the verdict, and the place of its remark.
+    counts
+        By test set.
+    remarks
+        In what the protocols of published and measured cells differ, each text once.
+    """
+
+    lines: list[dict[str, Any]]
+    cells: dict[str, dict[str, dict[str, Any]]]
+    counts: dict[str, dict[str, Any]]
+    remarks: list[str]
 
 
 def benchmark_payloads(leaderboard: pl.DataFrame, benchmarks: Sequence[BenchmarkSpec]) -> list[dict[str, Any]]:
@@ -106,7 +132,8 @@ def _protocol(name: str, spec: ProtocolSpec | None, rows: pl.DataFrame) -> dict[
         own = []
     found = rows["test_set"].unique(maintain_order=True)
     columns = [MEAN, *own, *(each for each in found if each != MEAN and each not in own)]
-    lines, cells, counts = _fill(rows)
+    filled = _fill(rows)
+    cells = filled.cells
     headline = list(spec.headline) if spec else []
     metrics = [metric for metric in dict.fromkeys([*headline, *METRIC_TITLES, *cells]) if metric in cells]
     return {
@@ -114,7 +141,7 @@ def _protocol(name: str, spec: ProtocolSpec | None, rows: pl.DataFrame) -> dict[
         "lone": lone,
         "heading": _heading(spec, [each for each in columns if each != MEAN]),
         "columns": [each for each in columns if each == MEAN or any(each in by_set for by_set in cells.values())],
-        "lines": lines,
+        "lines": filled.lines,
         "metrics": [
             {
                 "id": metric,
@@ -125,8 +152,8 @@ def _protocol(name: str, spec: ProtocolSpec | None, rows: pl.DataFrame) -> dict[
             for metric in metrics
         ],
         "cells": {metric: cells[metric] for metric in metrics},
-        "counts": counts,
-        "ci_methods": sorted(rows["ci_method"].drop_nulls().unique()) if "ci_method" in rows.columns else [],
+        "counts": filled.counts,
+        "remarks": filled.remarks,
     }
 
 
@@ -144,15 +171,17 @@ def _heading(spec: ProtocolSpec | None, test_sets: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
-def _fill(rows: pl.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Sort a protocol's rows into lines, cells by metric and test set, and counts by test set."""
-    fields = [field for field in _CELL if field in rows.columns]
+def _fill(rows: pl.DataFrame) -> _Filled:
+    """Sort a protocol's rows into lines, and cells by metric and test set."""
     lines: list[dict[str, Any]] = []
     index_of: dict[tuple[Any, ...], int] = {}
     filled: set[tuple[int, str, str]] = set()
     table: dict[str, dict[str, dict[str, dict[int, Any]]]] = {}
     counts: dict[str, dict[int, tuple[Any, ...]]] = {}
-    used = [*_LINE, *_COUNTS, *fields, "metric", "test_set", "rank", "coverage", "seed_count", "trainable_parameters"]
+    beside: dict[tuple[str, str], dict[int, list[Any]]] = {}
+    remarks: dict[str, int] = {}
+    used = [*_LINE, *_COUNTS, *_CELL, *_BESIDE, "measured_verdict", "measured_remarks"]
+    used += ["metric", "test_set", "rank", "coverage", "seed_count", "trainable_parameters"]
     for row in rows.select(used).iter_rows(named=True):
         key = tuple(row[column] for column in _LINE)
         place = (row["metric"], row["test_set"])
@@ -175,9 +204,14 @@ def _fill(rows: pl.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any], dic
             continue
         by_set = table.setdefault(row["metric"], {})
         cell = by_set.setdefault(row["test_set"], {})
-        for field in fields:
+        for field, decimals in _CELL.items():
             if row[field] is not None and row[field] == row[field]:  # of the best itself a difference may be NaN
-                cell.setdefault(field, {})[index] = _short(row[field], _CELL[field])
+                cell.setdefault(field, {})[index] = _short(row[field], decimals)
+        if row["measured_verdict"] is not None:
+            remark = row["measured_remarks"]
+            numbers = [None if row[name] is None else _short(row[name], 2) for name in _BESIDE]
+            known = remarks.setdefault(remark, len(remarks)) if remark else None
+            beside.setdefault(place, {})[index] = [*numbers, row["measured_verdict"], known]
         if row["test_set"] == MEAN:
             cell.setdefault("rank", {})[index] = row["rank"]
             cell.setdefault("coverage", {})[index] = row["coverage"]
@@ -186,12 +220,16 @@ def _fill(rows: pl.DataFrame) -> tuple[list[dict[str, Any]], dict[str, Any], dic
     size = len(lines)
     cells = {
         metric: {
-            test_set: {field: _dense(values, size) for field, values in cell.items() if any(_known(values))}
+            test_set: {
+                **{field: _dense(values, size) for field, values in cell.items() if any(_known(values))},
+                **({"beside": beside[metric, test_set]} if (metric, test_set) in beside else {}),
+            }
             for test_set, cell in by_set.items()
         }
         for metric, by_set in table.items()
     }
-    return lines, cells, {test_set: _coded(of_set, size) for test_set, of_set in counts.items()}
+    counted = {test_set: _coded(of_set, size) for test_set, of_set in counts.items()}
+    return _Filled(lines, cells, counted, list(remarks))
 
 
 def _known(values: dict[int, Any]) -> Iterator[bool]:

@@ -1,4 +1,4 @@
-"""What the page's plots show beside the leaderboard's numbers: curves, robustness, ablations, matrices."""
+"""What the page's plots show beside the leaderboard's numbers and its curves: robustness, blocks, matrices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rine_cache.ablation_table import describe as describe_ablation
 from rine_cache.ablation_table import families_of, remarks_on, spelt, test_sets_of
-from rine_cache.curves import BLOCK_WEIGHT, HISTOGRAM, RELIABILITY, ROC
+from rine_cache.curves import BLOCK_WEIGHT
 from rine_cache.matrix import NOTE, OVERALL, TRAINING_SET, UNSEEN
 from rine_cache.matrix import describe as describe_matrix
 from rine_cache.matrix import remarks_on as remarks_on_matrix
@@ -51,25 +51,6 @@ class Strength(NamedTuple):
     operation: str
     label: str
     order: float
-
-
-def curve_payload(curves: pl.DataFrame, benchmark: str, protocol: str) -> dict[str, Any]:
-    """Describe a protocol's curves by kind: each line's points as plain lists, empty where there are none."""
-    own = curves.filter(benchmark=benchmark, protocol=protocol)
-    found: dict[str, Any] = {}
-    for kind in (ROC, RELIABILITY, HISTOGRAM):
-        lines = []
-        for (method, training_set, label), points in own.filter(curve=kind).group_by(
-            "method", "training_set", "label", maintain_order=True
-        ):
-            line = {"method": method, "training": training_set, "label": label}
-            lines.append({**line, "x": _rounded(points["x"]), "y": _rounded(points["y"]), "n": points["n"].to_list()})
-        if kind == ROC:
-            for line in lines:
-                line["n"] = line["n"][0]
-        if lines:
-            found[kind] = lines
-    return found
 
 
 def block_weights(curves: pl.DataFrame) -> list[dict[str, Any]]:
