@@ -22,7 +22,9 @@ def pip_requirements() -> dict[str, str]:
 
 def conda_requirements() -> dict[str, str]:
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    parsed = [re.fullmatch(r"([a-z0-9-]+)(.*)", text) for text in listed]
+    # Those that conda's channels may not have are in a list of pip's own.
+    flat = [text for item in listed for text in (item["pip"] if isinstance(item, dict) else [item])]
+    parsed = [re.fullmatch(r"([a-z0-9-]+)(.*)", text) for text in flat]
     return {match[1]: match[2] for match in parsed if match}
 
 

@@ -32,7 +32,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: install Debian's chromium, or name one in $CHROMIUM"
 )
-DASH = "\N{EN DASH}"
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 METHODS = {"strong": 95.0, "weak": 61.5, HOSTILE: 80.0}
 
 
@@ -314,7 +314,7 @@ def test_published_stands_beside_measured(visit: Callable[..., Page], tmp_path: 
         line.locator(".source").inner_text(): line.locator(".mean .beside").inner_text()
         for line in page.locator("tr[data-line]", has=page.locator(".beside")).all()
     }
-    assert drawn_ == {"far": "≠ +4.0*", "near": "−0.5", "odd": "(−1.0)*"}
+    assert drawn_ == {"far": "≠ +4.0*", "near": f"{MINUS}0.5", "odd": f"({MINUS}1.0)*"}
     status = page.locator("[role=status]:visible").inner_text()
     assert (
         "Of 2 published values beside ours, 1 lies within our interval and 1 does not; 1 more is not judged" in status
@@ -468,3 +468,51 @@ def test_assistive_technology_finds_its_way(visit: Callable[..., Page]) -> None:
     assert table_.locator("thead th:not([scope=col])").count() == 0
     identifiers = page.locator("[id]").evaluate_all("all => all.map(e => e.id).filter(id => !id.startsWith('vg-'))")
     assert len(identifiers) == len(set(identifiers))
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_that_keeps_anybody_out(visit: Callable[..., Page], scheme: str, width: int) -> None:
+    reason = "axe is not installed: pip install -e .[dev]"
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason=reason).Axe()
+    page = visit(color_scheme=scheme, viewport={"width": width, "height": 900})
+    for tab in page.get_by_role("tab").all():
+        tab.click()
+        for drawing in page.locator("[role=img]:visible").all():
+            drawing.locator("svg.marks").wait_for()
+        page.locator("details").evaluate_all("all => all.forEach(each => { each.open = true })")
+        for cell in page.locator("tbody [data-column]:visible").all()[2:3]:
+            cell.focus()
+            page.wait_for_timeout(100)  # for what scrolling to it sets off
+            assert page.get_by_role("tooltip").is_visible()
+        found = axe.run(page).response
+        assert len(found["passes"]) > 20
+        assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+
+
+def test_a_screen_reader_hears_what_the_eye_sees(visit: Callable[..., Page]) -> None:
+    page = visit()
+    page.locator("[data-plot=roc]:visible svg.marks").wait_for()
+    names = read_aloud(page)
+    for spoken in (
+        "grid accuracy, % · all: mean of 3 test sets. 1,000 real and 1,000 fake images, 4 more could not be read.",
+        "rowheader weak, measured, train-b, clip-vit-b16",
+        "gridcell 61.5 %, 95 % interval 60.0 to 63.0",
+        "gridcell 58.5 %, 95 % interval 57.0 to 60.0, worse than the best, 7 images of its training set in the test set",
+        "gridcell 95.0 %, best of its column, 95 % interval 93.5 to 96.5",
+        "gridcell 93.0 %, ours 95.0 %, +2.0, outside our 95 % interval",
+        "columnheader generator-00",
+        "tab Made-Up",
+        "figure ROC",
+        "image ROC. True-positive against false-positive rate on mean, of strong; highlighted is strong. The numbers are "
+        "in the table that follows.",
+    ):
+        assert any(name.startswith(spoken) for name in names), spoken
+    # What Vega draws is part of that image, and not read mark by mark.
+    assert not any(name.startswith("graphics-") for name in names)
+
+
+def read_aloud(page: Page) -> list[str]:
+    """List the role and name of everything that Chromium gives to a screen reader."""
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    seen = [node for node in nodes if not node["ignored"]]
+    return [f"{node['role']['value']} {node.get('name', {}).get('value', '')}" for node in seen]

@@ -155,11 +155,11 @@ class Board {
   watchTable() {
     const cellOf = (event) => event.target.closest?.("tbody [data-column]");
     const show = (event) => { const cell = cellOf(event); if (cell) tell(cell, this.numbers); else hush(); };
-    this.holder.addEventListener("mouseover", show);
+    this.holder.addEventListener("mouseover", (event) => { if (!isStill(event)) show(event); });
     this.holder.addEventListener("focusin", show);
-    this.holder.addEventListener("mouseleave", hush);
+    this.holder.addEventListener("mouseleave", (event) => { if (!isStill(event)) hush(); });
     this.holder.addEventListener("focusout", hush);
-    this.holder.addEventListener("scroll", hush, { passive: true });
+    this.holder.addEventListener("scroll", follow, { passive: true });
     this.holder.addEventListener("click", (event) => {
       const head = event.target.closest("thead th[data-column]");
       if (head) this.sortBy(head.dataset.column);

@@ -4,6 +4,18 @@ const tip = document.getElementById("tip");
 
 function hush() { tip.hidden = true; }
 
+// A mouse that lies still says nothing of what scrolls past below it.
+const mouse = { x: null, y: null };
+addEventListener("mousemove", (event) => Object.assign(mouse, { x: event.screenX, y: event.screenY }), { capture: true, passive: true });
+const isStill = (event) => event.screenX === mouse.x && event.screenY === mouse.y;
+
+// When something scrolled: the details of the cell that has the focus follow it, as moving by keyboard scrolls.
+function follow() {
+  const cell = document.activeElement, box = cell?.getBoundingClientRect();
+  if (!tip.hidden && cell?.getAttribute("aria-describedby") === "tip" && box.bottom > 0 && box.top < innerHeight) place(cell);
+  else hush();
+}
+
 function tell(cell, numbers) {
   const index = Number(cell.parentNode.dataset.line), column = cell.dataset.column, line = numbers.lines[index];
   const ofLine = column === "*method" || column === "*rank";
@@ -15,6 +27,10 @@ function tell(cell, numbers) {
   for (const old of document.querySelectorAll("[aria-describedby=tip]")) old.removeAttribute("aria-describedby");
   cell.setAttribute("aria-describedby", "tip");
   tip.hidden = false;
+  place(cell);
+}
+
+function place(cell) {
   const box = cell.getBoundingClientRect(), own = tip.getBoundingClientRect();
   const above = box.bottom + own.height + 8 > innerHeight;
   tip.style.top = `${above ? Math.max(4, box.top - own.height - 6) : box.bottom + 6}px`;

@@ -55,7 +55,7 @@ for (const radio of document.querySelectorAll("[name=theme]")) {
   });
 }
 addEventListener("keydown", (event) => { if (event.key === "Escape") hush(); });
-addEventListener("scroll", hush, { passive: true });
+addEventListener("scroll", follow, { passive: true });
 addEventListener("beforeprint", () => { hush(); const content = contents.get(current); if (content instanceof Board) content.print(); });
 
 function openAddress() {

@@ -14,7 +14,7 @@ function plot(figure, name, rows, { yTitle = null, xTitle = null, summary = "" }
   if (details.open) tabulate(figure);
   if (figure.hidden) return false;
   const canvas = figure.querySelector(".canvas");
-  // To a screen reader the drawing is one image; its numbers are in the table below it.
+  // To a screen reader the drawing is one image; its numbers are in the table below it. Vega labels what it draws into.
   canvas.setAttribute("aria-label", [figure.querySelector("h4").textContent + ".", summary, "The numbers are in the table that follows."].filter(Boolean).join(" "));
   const titles = [yTitle, xTitle].join("|");
   if (figure.titles === titles && figure.drawing) {
@@ -30,7 +30,7 @@ function plot(figure, name, rows, { yTitle = null, xTitle = null, summary = "" }
     const before = figure.drawing ?? Promise.resolve(null);
     figure.drawing = before.then((view) => {
       view?.finalize();
-      return vegaEmbed(canvas, { ...specification, datasets: { ...specification.datasets, points: figure.rows } },
+      return vegaEmbed(canvas.firstChild, { ...specification, datasets: { ...specification.datasets, points: figure.rows } },
         { actions: false, renderer: "svg", logLevel: ERRORS }).then((result) => result.view);
     });
   }
