@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from rine_cache.curves import SCHEMA as CURVES
+from rine_cache.curves import histogram_points, reliability_points, roc_points
 from rine_cache.leaderboard import SCHEMA
 from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
 
@@ -100,3 +102,25 @@ def large(methods: int, spec: BenchmarkSpec, metrics: tuple[str, ...] = ("acc", 
                     )
                 )
     return table(rows)
+
+
+def curves_of(methods: int, test_sets: int, images: int = 60, seed: int = 0) -> pl.DataFrame:
+    """Draw the curves of so many methods, the last the best, of protocol ``all`` and each of its test sets."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], images // 2)  # (n,)
+    tables = [pl.DataFrame(schema=CURVES)]
+    for number in range(methods):
+        parts = [(labels, rng.normal(size=images) + 2 * number * labels / methods) for _ in range(test_sets)]
+        own = {f"generator-{place:02d}": [part] for place, part in enumerate(parts)}
+        for test_set, scored in {MEAN: parts, **own}.items():
+            tables += [
+                make(scored).with_columns(
+                    benchmark=pl.lit("made-up"),
+                    protocol=pl.lit("all"),
+                    test_set=pl.lit(test_set),
+                    training_set=pl.lit("train-a"),
+                    method=pl.lit(f"method-{number}"),
+                )
+                for make in (roc_points, reliability_points, histogram_points)
+            ]
+    return pl.concat(tables, how="diagonal_relaxed")

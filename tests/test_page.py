@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from rine_cache import curves as drawn
 from rine_cache.evaluate import Scores
+from rine_cache.intervals import Size, Support, interval_name
 from rine_cache.leaderboard import SCHEMA, write_leaderboard
 from rine_cache.page.build import Extras, build_page
 from rine_cache.page.charts import chart_specifications
+from rine_cache.page.kept_curves import kept_curves
 from rine_cache.page.palette import SCALE, contrast
 from rine_cache.page.payload import benchmark_payloads
 from rine_cache.page.plots import robustness, strength_of
+from rine_cache.page.wording import how_intervals_are_made
+from rine_cache.sampler import _said
 from rine_cache.specs.base import parse
 from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
 from rine_cache.specs.encoding import BUILTIN_VIEWS, VIEW
 from rine_cache.specs.training import ExperimentSpec
 from tests.conftest import refused
-from tests.page_data import HOSTILE, benchmark, large, published, row, table
+from tests.page_data import HOSTILE, benchmark, curves_of, large, published, row, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +83,16 @@ def test_a_lone_test_set_is_its_own_mean() -> None:
     assert payload["protocols"][0]["cells"]["acc"][MEAN]["value"] == [90, 91]
 
 
+def test_a_published_cell_holds_what_was_measured_of_the_same() -> None:
+    ours = {"measured_value": 91.004, "measured_ci_low": 89.5, "measured_difference": 1.004}
+    ours |= {"measured_verdict": "agrees", "measured_remarks": "theirs: resized"}
+    rows = [row(method="a", value=91.0), published("a", value=90.0, **ours), published("b", value=80.0)]
+    protocol = only_protocol([*rows, published("a", value=89.0, source="other", **ours)])
+    assert protocol["remarks"] == ["theirs: resized"]
+    held = [91, 89.5, None, 1, "agrees", 0]
+    assert protocol["cells"]["acc"][MEAN]["beside"] == {1: held, 3: held}
+
+
 def test_counts_of_images_quarantine_and_leaks_are_kept() -> None:
     counted = {"n_real": 10, "n_fake": 9, "n_quarantined": 2, "n_leaked": 3}
     protocol = only_protocol([row(method="a", value=90.0, **counted), published("b", value=80.0)])
@@ -112,6 +127,29 @@ def test_the_page_says_what_made_it_and_what_it_is_not() -> None:
     page = page_of(table(rows), benchmark(ranked=False, note="sample, not a result"))
     for text in ("0.1.0+gabc", "17 May 2026, 09:30 UTC", "Wilson&#39;s interval", "What this is not"):
         assert text in page
+
+
+def test_a_sentence_says_how_all_intervals_were_made() -> None:
+    stated = [
+        f"{interval_name(metric)}, 1,000 resamples of {size:,} {unit}"
+        for metric in ("acc", "auc")
+        for size, unit in ((4500, "images"), (1200, "images"), (8, "groups"))
+    ]
+    sentence = how_intervals_are_made(stated)
+    for part in ("1,200 to 4,500 test images or 8 groups", "1,000 times", "Wilson's interval", "logit scale"):
+        assert part in sentence
+    assert "stated as" not in sentence
+    assert "logit" not in how_intervals_are_made(["Wilson, 1,000 resamples of 8 groups"])
+    assert how_intervals_are_made(["by hand"]) == "They are stated as by hand."
+    assert how_intervals_are_made([]) == ""
+
+
+def test_what_the_sampler_states_of_intervals_is_understood() -> None:
+    size = Size(images=90.0, units=90.0, counted=1234, strata=2)
+    for metric in ("acc", "f1", "auc", "ece"):
+        for grouped in (True, False):
+            said = _said(metric, Support(size, size, size), grouped=grouped)
+            assert "stated as" not in how_intervals_are_made([said])
 
 
 def test_what_is_not_there_has_no_panel() -> None:
@@ -219,6 +257,58 @@ def test_histograms_add_up_to_one_per_class() -> None:
     sums = points.group_by("label").agg(pl.col("y").sum(), pl.col("n").sum())
     assert np.allclose(sums["y"], 1)
     assert sums["n"].sum() == 800
+
+
+def test_curves_of_a_test_set_are_scikit_learns() -> None:
+    spec = benchmark(test_sets=2)
+    scores = scores_of(["generator-00", "generator-01"])
+    drawn_ = drawn.draw_curves(experiment(), [spec], [scores]).filter(protocol="all", test_set="generator-01")
+    own = (scores.images["subset"] == "generator-01").to_numpy()
+    labels, logits = scores.images["label"].to_numpy()[own], scores.logits[0][own].astype(np.float64)  # (n,)
+    roc = drawn_.filter(curve=drawn.ROC)
+    false, true, _ = roc_curve(labels, logits, drop_intermediate=False)
+    for x, y in roc.select("x", "y").iter_rows():
+        if np.isclose(false, x).any():
+            assert y == pytest.approx(true[np.isclose(false, x)].max())
+    assert np.trapezoid(roc["y"], roc["x"]) == pytest.approx(roc_auc_score(labels, logits), abs=0.02)
+    share, score = calibration_curve(labels, 1 / (1 + np.exp(-logits)), n_bins=drawn.RELIABILITY_BINS)
+    assert np.allclose(drawn_.filter(curve=drawn.RELIABILITY).select("x", "y").to_numpy(), np.stack([score, share], 1))
+
+
+def test_the_page_keeps_curves_to_a_thousandth_the_best_methods_first() -> None:
+    curves = curves_of(methods=3, test_sets=2)
+    kept = kept_curves(curves)["made-up", "all"]
+    assert kept["methods"] == [(f"method-{number}", "train-a") for number in (2, 1, 0)]
+    assert list(kept["sets"]) == [MEAN, "generator-00", "generator-01"]
+    assert kept["left_out"] == 0
+    for test_set, of_methods in kept["sets"].items():
+        for (method, _), found in zip(kept["methods"], of_methods, strict=True):
+            own = curves.filter(test_set=test_set, method=method)
+            roc, fake = own.filter(curve=drawn.ROC), own.filter(curve=drawn.HISTOGRAM, label="fake")
+            assert np.allclose(np.array(found["roc"]) / 1000, roc["y"], atol=0.0005)
+            assert np.allclose(np.array(found["fake"]) / 1000, fake["y"], atol=0.0005)
+            assert sum(found["reliability"][2]) == (120 if test_set == MEAN else 60)
+
+
+def test_curves_of_single_test_sets_stay_within_their_budget_and_those_of_means_are_kept() -> None:
+    curves = curves_of(methods=6, test_sets=4)
+    other = curves.with_columns(protocol=pl.lit("other"))
+    budget = 10_000
+    kept = kept_curves(pl.concat([curves, other]), budget)
+    size = 0
+    for protocol in kept.values():
+        assert None not in protocol["sets"][MEAN]
+        single = [found for name, of_methods in protocol["sets"].items() if name != MEAN for found in of_methods]
+        size += sum(len(json.dumps(found, separators=(",", ":"))) for found in single if found)
+        assert single.count(None) == 4 * protocol["left_out"]
+    assert budget / 2 < size <= budget
+    assert {protocol["left_out"] for protocol in kept.values()} == {4}
+
+
+def test_a_lone_test_set_has_the_curves_of_its_mean_once() -> None:
+    kept = kept_curves(curves_of(methods=2, test_sets=1))["made-up", "all"]
+    assert list(kept["sets"]) == [MEAN]
+    assert kept["left_out"] == 0
 
 
 def experiment() -> ExperimentSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,13 @@ import pytest
 from rine_cache import curves as drawn
 from rine_cache.matrix import NOTE, TRAINING_SET, UNSEEN
 from rine_cache.page.build import Extras, build_page, write_page
+from rine_cache.page.kept_curves import kept_curves
 from rine_cache.page.palette import contrast
 from rine_cache.published_differences import AGREES, DISAGREES, NOT_JUDGED
 from rine_cache.specs.ablation import AblationSpec
 from rine_cache.specs.benchmark import MEAN
 from rine_cache.specs.matrix import MatrixSpec
-from tests.page_data import HOSTILE, benchmark, large, published, row, table
+from tests.page_data import HOSTILE, benchmark, curves_of, large, published, row, table
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
 if TYPE_CHECKING:
@@ -403,6 +405,42 @@ def test_plots_are_drawn_and_have_their_data_as_a_table(visit: Callable[..., Pag
         page.locator(f"[data-plot={name}]:visible svg.marks").wait_for()
 
 
+def test_curves_follow_the_chosen_test_set_and_tell_which_generator_fails(visit: Callable[..., Page]) -> None:
+    page = visit()
+    figure = page.locator("[data-plot=roc-sets]:visible")
+    figure.locator("svg.marks").wait_for()
+    figure.get_by_text("Data as a table").click()
+    rows = [row_.split()[0] for row_ in figure.locator("tbody tr").all_inner_texts()]
+    # The mean, and then the hardest generator first.
+    assert list(dict.fromkeys(rows)) == [MEAN, "generator-02", "generator-01", "generator-00"]
+    shares = page.locator("[data-plot=reliability]:visible")
+    shares.get_by_text("Data as a table").click()
+    of_mean = shares.locator("tbody").inner_text()
+    field(page, "Test set of the curves").select_option("generator-02")
+    of_third = shares.locator("tbody").inner_text()
+    assert of_third != of_mean
+    assert sum(int(line.split()[-1]) for line in of_third.splitlines()) == 100
+    # A method without curves has none of any test set.
+    field(page, "Highlighted method").select_option("weak")
+    figure.wait_for(state="hidden")
+
+
+def test_a_page_that_leaves_curves_out_says_so(
+    visit: Callable[..., Page], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = (MEAN, "generator-00", "generator-01", "generator-02")
+    rows = [row(method=f"method-{number}", value=90.0, test_set=each) for number in range(3) for each in sets]
+    # Three test sets take a method 1.5 to 2 kB.
+    monkeypatch.setattr("rine_cache.page.build.kept_curves", partial(kept_curves, budget=3000))
+    page = visit(write(tmp_path, rows, curves=[curves_of(methods=3, test_sets=3)]))
+    note = page.locator("[data-left-out]:visible").inner_text()
+    assert "for the 1 method with the largest area below the ROC; 2 others have those of the mean only" in note
+    field(page, "Highlighted method").select_option("method-0")
+    assert page.locator("[data-plot=reliability]").is_visible()
+    field(page, "Test set of the curves").select_option("generator-01")
+    page.locator("[data-plot=reliability]").first.wait_for(state="hidden")
+
+
 def test_a_sweep_is_drawn_from_none_to_the_strongest(visit: Callable[..., Page]) -> None:
     page = visit(address="#swept")
     figure = page.locator("[data-plot=robustness]:visible")
@@ -497,14 +535,13 @@ def test_a_screen_reader_hears_what_the_eye_sees(visit: Callable[..., Page]) -> 
         "grid accuracy, % · all: mean of 3 test sets. 1,000 real and 1,000 fake images, 4 more could not be read.",
         "rowheader weak, measured, train-b, clip-vit-b16",
         "gridcell 61.5 %, 95 % interval 60.0 to 63.0",
-        "gridcell 58.5 %, 95 % interval 57.0 to 60.0, worse than the best, 7 images of its training set in the test set",
+        "gridcell 58.5 %, 95 % interval 57.0 to 60.0, worse than the best, 7 images of its training set",
         "gridcell 95.0 %, best of its column, 95 % interval 93.5 to 96.5",
         "gridcell 93.0 %, ours 95.0 %, +2.0, outside our 95 % interval",
         "columnheader generator-00",
         "tab Made-Up",
         "figure ROC",
-        "image ROC. True-positive against false-positive rate on mean, of strong; highlighted is strong. The numbers are "
-        "in the table that follows.",
+        "image ROC. True-positive against false-positive rate on mean, of strong; highlighted is strong. The numbers",
     ):
         assert any(name.startswith(spoken) for name in names), spoken
     # What Vega draws is part of that image, and not read mark by mark.
