@@ -84,12 +84,12 @@ def test_a_lone_test_set_is_its_own_mean() -> None:
 
 
 def test_a_published_cell_holds_what_was_measured_of_the_same() -> None:
-    ours = {"measured_value": 91.004, "measured_ci_low": 89.5, "measured_difference": 1.004}
+    ours = {"measured_method": "a", "measured_value": 91.004, "measured_ci_low": 89.5, "measured_difference": 1.004}
     ours |= {"measured_verdict": "agrees", "measured_remarks": "theirs: resized"}
     rows = [row(method="a", value=91.0), published("a", value=90.0, **ours), published("b", value=80.0)]
     protocol = only_protocol([*rows, published("a", value=89.0, source="other", **ours)])
     assert protocol["remarks"] == ["theirs: resized"]
-    held = [91, 89.5, None, 1, "agrees", 0]
+    held = [91, 89.5, None, 1, "a", "agrees", 0]
     assert protocol["cells"]["acc"][MEAN]["beside"] == {1: held, 3: held}
 
 
@@ -209,6 +209,20 @@ def test_a_view_of_the_configuration_may_be_a_step_and_other_test_sets_are_anoth
     }
     (sweep,) = robustness([benchmark(test_sets=2, protocols=protocols)], {"mine": own})["made-up"]
     assert [step["label"] for step in sweep["steps"]] == ["50", "10"]
+
+
+def test_protocols_of_other_test_sets_say_themselves_that_they_are_steps() -> None:
+    protocols = {
+        name: {"test_sets": [f"generator-{place:02d}"], "sweep": {"along": "strength s", "at": at}}
+        for place, (name, at) in enumerate([("strong", 0.2), ("faint", 0.05), ("middle", 0.1)])
+    }
+    (sweep,) = robustness([benchmark(test_sets=3, protocols=protocols)], {})["made-up"]
+    assert sweep["title"] == "strength s"
+    assert [(step["label"], step["protocol"]) for step in sweep["steps"]] == [
+        ("0.05", "faint"),
+        ("0.1", "middle"),
+        ("0.2", "strong"),
+    ]
 
 
 def test_every_built_in_sweep_has_a_strength() -> None:

@@ -63,7 +63,11 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(row(method="peeping", metric=metric, value=99.0, oracle=True, note="best test threshold"))
         rows.append(row(method="waiting", metric=metric, value=None, coverage="0/3", n_real=None, n_fake=None))
     ours = {"measured_value": 95.0, "measured_ci_low": 93.5, "measured_ci_high": 96.5, "measured_difference": 2.0}
-    ours |= {"measured_verdict": DISAGREES, "measured_remarks": f"tested otherwise {HOSTILE}"}
+    ours |= {
+        "measured_method": "strong",
+        "measured_verdict": DISAGREES,
+        "measured_remarks": f"tested otherwise {HOSTILE}",
+    }
     rows.append(published("strong", value=93.0, note=f"</script>{HOSTILE}", **ours))
     rows += [published("b-paper", value=0.0, benchmark="second", protocol="theirs", coverage=None)]
     rng = np.random.default_rng(0)
@@ -302,7 +306,7 @@ def test_of_ties_the_fewer_are_marked(
 
 
 def test_published_stands_beside_measured(visit: Callable[..., Page], tmp_path: Path) -> None:
-    ours = {"measured_value": 95.0, "measured_ci_low": 93.5, "measured_ci_high": 96.5}
+    ours = {"measured_method": "a", "measured_value": 95.0, "measured_ci_low": 93.5, "measured_ci_high": 96.5}
     rows = [row(method="a", value=95.0), row(method="lone", value=50.0), published("other", value=60.0)]
     for source, value, verdict, remarks in (
         ("far", 91.0, DISAGREES, "ours: another view"),
@@ -325,15 +329,15 @@ def test_published_stands_beside_measured(visit: Callable[..., Page], tmp_path: 
     tip = page.get_by_role("tooltip")
     page.locator("tr[data-line='0'] td.mean").hover()
     for text in (
-        "published, far",
+        "published, a, far",
         "91.00 %",
         "+4.00, outside our 95 % interval",
         "ours: another view",
-        "published, near",
+        "published, a, near",
     ):
         assert text in tip.inner_text()
     page.locator("tr[data-line]", has=page.get_by_text("far", exact=True)).locator("td.mean").hover()
-    for text in ("measured here", "95.00 % (93.50 to 96.50)", "+4.00, outside our 95 % interval", "ours: another view"):
+    for text in ("measured, a", "95.00 % (93.50 to 96.50)", "+4.00, outside our 95 % interval", "ours: another view"):
         assert text in tip.inner_text()
     page.locator("label", has_text="only with both").locator("visible=true").click()
     assert methods(page) == ["a", "a", "a", "a"]
@@ -445,7 +449,7 @@ def test_a_sweep_is_drawn_from_none_to_the_strongest(visit: Callable[..., Page])
     page = visit(address="#swept")
     figure = page.locator("[data-plot=robustness]:visible")
     figure.locator("svg.marks").wait_for()
-    assert field(page, "Perturbation").inner_text() == "JPEG quality"
+    assert field(page, "Along").inner_text() == "JPEG quality"
     figure.get_by_text("Data as a table").click()
     rows = figure.locator("tbody tr").all_inner_texts()
     assert [row_.split() for row_ in rows] == [["strong", "none", "90"], ["strong", "95", "80"], ["strong", "30", "70"]]

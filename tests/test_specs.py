@@ -372,6 +372,26 @@ def test_a_test_set_of_neither_form_is_refused_at_the_key_that_is_wrong(test_set
     assert message.splitlines()[1:] == [f"  {fault}"]
 
 
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ({"one": 0.1}, r"'one' is the only one of the sweep along 'size'"),
+        ({"one": 0.1, "two": 0.1}, r"'one' and 'two' stand at the same place along 'size'"),
+        (
+            {"one": 0.1, "both": 0.2},
+            r"along 'size' are means over different numbers of test sets, one over 1, both over 2",
+        ),
+    ],
+)
+def test_a_sweep_that_is_no_curve_is_refused(places: dict[str, float], message: str) -> None:
+    sets = {"one": ["a"], "two": ["b"], "both": ["a", "b"]}
+    protocols = {name: {"test_sets": sets[name], "sweep": {"along": "size", "at": at}} for name, at in places.items()}
+    test_sets = {name: {"dataset": "images", "subsets": [name]} for name in "ab"}
+    described = {"name": "mine", "title": "Mine", "test_sets": test_sets, "protocols": protocols}
+    with pytest.raises(ConfigError, match=message):
+        parse(BenchmarkSpec, described, "the benchmark")
+
+
 def test_a_benchmark_survives_json() -> None:
     benchmark = parse(BenchmarkSpec, changed(BENCHMARK, "protocols.mine-1.cap", {"per_class": 5}), "here")
     assert parse(BenchmarkSpec, json.loads(benchmark.model_dump_json()), "here") == benchmark

@@ -66,7 +66,7 @@ class _Filled(NamedTuple):
         One per row of the table.
     cells
         By metric, test set and column of `_CELL`, a value per line; and, by line, in `beside` what was measured of the
-        same as a published cell: the columns of `_BESIDE`, the verdict, and the place of its remark.
+        same as a published cell: the columns of `_BESIDE`, the method, the verdict, and the place of its remark.
     counts
         By test set.
     remarks
@@ -180,7 +180,7 @@ def _fill(rows: pl.DataFrame) -> _Filled:
     counts: dict[str, dict[int, tuple[Any, ...]]] = {}
     beside: dict[tuple[str, str], dict[int, list[Any]]] = {}
     remarks: dict[str, int] = {}
-    used = [*_LINE, *_COUNTS, *_CELL, *_BESIDE, "measured_verdict", "measured_remarks"]
+    used = [*_LINE, *_COUNTS, *_CELL, *_BESIDE, "measured_method", "measured_verdict", "measured_remarks"]
     used += ["metric", "test_set", "rank", "coverage", "seed_count", "trainable_parameters"]
     for row in rows.select(used).iter_rows(named=True):
         key = tuple(row[column] for column in _LINE)
@@ -211,7 +211,8 @@ def _fill(rows: pl.DataFrame) -> _Filled:
             remark = row["measured_remarks"]
             numbers = [None if row[name] is None else _short(row[name], 2) for name in _BESIDE]
             known = remarks.setdefault(remark, len(remarks)) if remark else None
-            beside.setdefault(place, {})[index] = [*numbers, row["measured_verdict"], known]
+            stated = (row["measured_method"], row["measured_verdict"])
+            beside.setdefault(place, {})[index] = [*numbers, *stated, known]
         if row["test_set"] == MEAN:
             cell.setdefault("rank", {})[index] = row["rank"]
             cell.setdefault("coverage", {})[index] = row["coverage"]

@@ -17,7 +17,7 @@ from rine_cache.specs.blocks import GREEDY
 from rine_cache.specs.encoding import BUILTIN_VIEWS, CenterViewSpec, PerturbedViewSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -84,31 +84,43 @@ def strength_of(view: ViewSpec) -> Strength | None:
 
 
 def robustness(benchmarks: Sequence[BenchmarkSpec], views: Mapping[str, ViewSpec]) -> dict[str, list[dict[str, Any]]]:
-    """Find, by benchmark, its protocols that test the same images under a perturbation at several strengths.
+    """Find, by benchmark, its protocols that differ in one thing alone, and so are the steps of a sweep.
+
+    Those that test the same images under a perturbation at several strengths are found by their views; others say so
+    themselves (`rine_cache.specs.benchmark.SweepSpec`).
 
     Returns
     -------
-    Per operation its title and, from none to the strongest, what stands at each step and the protocol that holds the
-    values. An operation of one step is none.
+    Per sweep its title and, in order, what stands at each step and the protocol that holds the values: of a
+    perturbation from none to the strongest. An operation of one step is no sweep.
     """
     known = {**BUILTIN_VIEWS, **views}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for benchmark in benchmarks:
-        sweeps: dict[tuple[tuple[str, ...], str], list[tuple[float, str, str]]] = {}
-        clean: dict[tuple[str, ...], str] = {}
-        for protocol, spec in benchmark.protocols.items():
-            view = known.get(benchmark.view_of(protocol))
-            if isinstance(view, CenterViewSpec) and not view.prepare and spec.cap is None:
-                clean.setdefault(spec.test_sets, protocol)
-            if view is not None and spec.cap is None and (strength := strength_of(view)):
-                steps = sweeps.setdefault((spec.test_sets, strength.operation), [])
-                steps.append((strength.order, strength.label, protocol))
-        for (test_sets, operation), steps in sweeps.items():
-            if len(steps) > 1:
-                first = [{"label": "none", "protocol": clean[test_sets]}] if test_sets in clean else []
-                rest = [{"label": label, "protocol": protocol} for _, label, protocol in sorted(steps)]
-                found.setdefault(benchmark.name, []).append({"title": operation, "steps": [*first, *rest]})
-    return found
+    found = {benchmark.name: [*_stated(benchmark), *_perturbed(benchmark, known)] for benchmark in benchmarks}
+    return {name: sweeps for name, sweeps in found.items() if sweeps}
+
+
+def _stated(benchmark: BenchmarkSpec) -> Iterator[dict[str, Any]]:
+    for along, steps in benchmark.sweeps().items():
+        yield {"title": along, "steps": [{"label": f"{at:g}", "protocol": protocol} for at, protocol in steps]}
+
+
+def _perturbed(benchmark: BenchmarkSpec, views: Mapping[str, ViewSpec]) -> Iterator[dict[str, Any]]:
+    sweeps: dict[tuple[tuple[str, ...], str], list[tuple[float, str, str]]] = {}
+    clean: dict[tuple[str, ...], str] = {}
+    for protocol, spec in benchmark.protocols.items():
+        view = views.get(benchmark.view_of(protocol))
+        if view is None or spec.cap is not None:
+            continue
+        if isinstance(view, CenterViewSpec) and not view.prepare:
+            clean.setdefault(spec.test_sets, protocol)
+        if strength := strength_of(view):
+            steps = sweeps.setdefault((spec.test_sets, strength.operation), [])
+            steps.append((strength.order, strength.label, protocol))
+    for (test_sets, operation), steps in sweeps.items():
+        if len(steps) > 1:
+            first = [{"label": "none", "protocol": clean[test_sets]}] if test_sets in clean else []
+            rest = [{"label": label, "protocol": protocol} for _, label, protocol in sorted(steps)]
+            yield {"title": operation, "steps": [*first, *rest]}
 
 
 def ablation_payload(table: pl.DataFrame, spec: AblationSpec) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -107,6 +108,24 @@ class CapSpec(Spec):
     seed: int = 0
 
 
+class SweepSpec(Spec):
+    """Where a protocol stands among those of its benchmark that differ in one thing, and may be drawn as a curve.
+
+    Protocols that test the same images through views of one perturbation are found without it, by their views. This is
+    for what no view makes: how strong the fakes' trace is, from which year a generator is, how large its images are.
+
+    Attributes
+    ----------
+    along
+        What differs, as the axis' title. Protocols of the same name are the steps of one sweep.
+    at
+        Where this one stands.
+    """
+
+    along: str = Field(min_length=1)
+    at: float = Field(allow_inf_nan=False)
+
+
 class ProtocolSpec(Spec):
     """A named list of test sets over which an unweighted mean is taken, and how they are to be tested.
 
@@ -122,6 +141,8 @@ class ProtocolSpec(Spec):
         Limit on the images of a test set; none scores all.
     training_sets
         Training sets that the protocol asks for, any one of them; none named means that it asks for none.
+    sweep
+        Its place among the benchmark's protocols that differ in one thing.
     """
 
     test_sets: tuple[Name, ...] = Field(min_length=1)
@@ -129,6 +150,7 @@ class ProtocolSpec(Spec):
     view: Name | None = None
     cap: CapSpec | None = None
     training_sets: tuple[Name, ...] = ()
+    sweep: SweepSpec | None = None
 
 
 class BenchmarkSpec(Spec):
@@ -177,6 +199,33 @@ class BenchmarkSpec(Spec):
             if len(set(protocol.test_sets)) != len(protocol.test_sets):
                 raise ValueError(f"protocol {protocol_name!r} names a test set twice")
         return self
+
+    @model_validator(mode="after")
+    def _sweeps_are_curves(self) -> BenchmarkSpec:
+        for along, steps in self.sweeps().items():
+            if len(steps) == 1:
+                raise ValueError(
+                    f"protocol {steps[0][1]!r} is the only one of the sweep along {along!r}; a sweep has two or more, "
+                    f"with the same text in `along`"
+                )
+            for (at, name), (next_at, next_name) in pairwise(steps):
+                if at == next_at:
+                    raise ValueError(f"protocols {name!r} and {next_name!r} stand at the same place along {along!r}")
+            sizes = {name: len(self.protocols[name].test_sets) for _, name in steps}
+            if len(set(sizes.values())) > 1:
+                raise ValueError(
+                    f"the protocols along {along!r} are means over different numbers of test sets, "
+                    f"{', '.join(f'{name} over {size}' for name, size in sizes.items())}: no curve joins them"
+                )
+        return self
+
+    def sweeps(self) -> dict[str, list[tuple[float, Name]]]:
+        """List the sweeps that protocols name: what differs along each, and in order where its protocols stand."""
+        found: dict[str, list[tuple[float, Name]]] = {}
+        for name, protocol in self.protocols.items():
+            if protocol.sweep is not None:
+                found.setdefault(protocol.sweep.along, []).append((protocol.sweep.at, name))
+        return {along: sorted(steps) for along, steps in found.items()}
 
     def view_of(self, protocol: str) -> Name:
         """Return the view through which a protocol is tested."""

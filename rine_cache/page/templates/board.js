@@ -219,12 +219,13 @@ class Board {
     const { chosen, set, operation } = this.control;
     const plots = new BoardPlots(this.numbers, chosen.value === "" ? null : Number(chosen.value), set.value);
     const rows = plots.rows();
-    rows.robustness = plots.sweep(this.data.robustness[Number(operation.value || 0)]);
+    const sweep = this.data.robustness[Number(operation.value || 0)];
+    rows.robustness = plots.sweep(sweep);
     const summaries = plots.summaries(rows);
     const title = `${this.numbers.metric?.title ?? ""}, %`;
     const drawn = Object.entries(rows).map(([name, own]) => {
       const figure = this.panel.querySelector(`[data-plot=${name}]`);
-      return plot(figure, name === "roc-sets" ? "roc" : name, own, { yTitle: ["size", "robustness"].includes(name) ? title : null, summary: summaries[name] });
+      return plot(figure, name === "roc-sets" ? "roc" : name, own, { yTitle: ["size", "robustness"].includes(name) ? title : null, xTitle: name === "robustness" ? sweep?.title : null, summary: summaries[name] });
     });
     const left = this.panel.querySelector("[data-left-out]"), { left_out: leftOut = 0, methods = [] } = this.protocol.curves;
     left.hidden = leftOut === 0;

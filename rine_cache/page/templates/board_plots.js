@@ -55,7 +55,7 @@ class BoardPlots {
     return new Set(rows.map((row) => row.x)).size < 2 ? [] : named(rows); // sizes that are all alike explain nothing
   }
 
-  // The same line's means along a sweep's protocols.
+  // The same line's means along the protocols that differ in one thing.
   sweep(sweep) {
     const { numbers } = this;
     if (!sweep || !numbers.metric) return [];

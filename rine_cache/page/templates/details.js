@@ -63,8 +63,8 @@ function cellFacts(numbers, index, column) {
     if (std !== null) facts.push(["over seeds", `± ${fixed(std, 2)}, ${line.seeds} seeds`]);
     facts.push(...comparisonFacts(at));
     const beside = numbers.measuredBeside(column, index);
-    if (beside) facts.push(...besideFacts(beside, "measured here", beside.value));
-    for (const other of numbers.publishedBeside(column, index)) facts.push(...besideFacts(other, `published, ${other.line.source}`, other.published));
+    if (beside) facts.push(...besideFacts(beside, `measured, ${beside.method}`, beside.value));
+    for (const other of numbers.publishedBeside(column, index)) facts.push(...besideFacts(other, `published, ${other.line.method}, ${other.line.source}`, other.published));
   }
   if (column === MEAN) facts.push(["coverage", numbers.at(MEAN, "coverage", index)]);
   if (counted) {

@@ -94,8 +94,8 @@ class Numbers {
 
   // Of a published cell the measured one that it is held against, or null.
   measuredBeside(column, index) {
-    const [value, low, high, difference, verdict, remark] = this.cells[column]?.beside?.[index] ?? [];
-    return verdict === undefined ? null : { value, low, high, difference, verdict, remark: this.protocol.remarks[remark] ?? "" };
+    const [value, low, high, difference, method, verdict, remark] = this.cells[column]?.beside?.[index] ?? [];
+    return verdict === undefined ? null : { value, low, high, difference, method, verdict, remark: this.protocol.remarks[remark] ?? "" };
   }
 
   // Of a measured cell the published ones that are held against it, each with its line.
@@ -104,7 +104,7 @@ class Numbers {
     if (line.status !== "measured" || value === null) return [];
     return Object.keys(this.cells[column]?.beside ?? {}).map(Number).flatMap((other) => {
       const theirs = this.lines[other], beside = this.measuredBeside(column, other);
-      const same = theirs.method === line.method && [null, line.training].includes(theirs.training) && Math.abs(beside.value - value) < 0.006;
+      const same = beside.method === line.method && theirs.training === line.training && beside.value === value;
       return same ? [{ ...beside, line: theirs, published: this.at(column, "value", other) }] : [];
     });
   }
@@ -117,7 +117,7 @@ class Numbers {
   verdicts() {
     const found = { agrees: 0, disagrees: 0, other: 0 };
     for (const column of this.columns)
-      for (const [, , , , verdict] of Object.values(this.cells[column]?.beside ?? {})) found[verdict in found ? verdict : "other"] += 1;
+      for (const [, , , , , verdict] of Object.values(this.cells[column]?.beside ?? {})) found[verdict in found ? verdict : "other"] += 1;
     return found;
   }
 
