@@ -140,7 +140,7 @@ def test_a_sentence_says_how_all_intervals_were_made() -> None:
         assert part in sentence
     assert "stated as" not in sentence
     assert "logit" not in how_intervals_are_made(["Wilson, 1,000 resamples of 8 groups"])
-    assert how_intervals_are_made(["by hand"]) == "They are stated as by hand."
+    assert how_intervals_are_made(["by hand"]) == "95 % intervals, stated as by hand."
     assert how_intervals_are_made([]) == ""
 
 

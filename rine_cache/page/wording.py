@@ -44,11 +44,11 @@ def how_intervals_are_made(stated: Sequence[str]) -> str:
         times = " or ".join(sorted({match["times"] for match in found}))
         kinds = [words for kind, words in _KINDS.items() if any(match["kind"] == kind for match in found)]
         parts.append(
-            f"A stratified bootstrap draws {' or '.join(drawn)} again {times} times, and the standard error over these "
-            f"resamples goes into {', and into '.join(kinds)}."
+            f"95 % intervals by a stratified bootstrap: {' or '.join(drawn)} are drawn again {times} times, and the "
+            f"standard error over these resamples goes into {', and into '.join(kinds)}."
         )
     if others:
-        parts.append(f"{'Others' if found else 'They'} are stated as {'; or '.join(others)}.")
+        parts.append(f"{'Others' if found else '95 % intervals'}, stated as {'; or '.join(others)}.")
     return " ".join(parts)
 
 

@@ -60,15 +60,15 @@ class BoardPlots {
     const { numbers } = this;
     if (!sweep || !numbers.metric) return [];
     const key = (line) => JSON.stringify([line.method, line.training, line.oracle]);
-    const places = new Map(this.order.map((index) => [key(numbers.lines[index]), index]));
-    return sweep.steps.flatMap((step) => {
-      const protocol = numbers.benchmark.protocols.find((each) => each.id === step.protocol);
-      const values = protocol?.cells[numbers.metric.id]?.[MEAN]?.value ?? [];
-      return (protocol?.lines ?? []).flatMap((line, i) => {
-        const index = places.get(key(line));
-        return index === undefined || (values[i] ?? null) === null ? [] : [{ ...this.mark(index), x: step.label, y: values[i] }];
-      });
+    const steps = sweep.steps.map(({ label, protocol }) => {
+      const { lines = [], cells = {} } = numbers.benchmark.protocols.find((each) => each.id === protocol) ?? {};
+      const values = cells[numbers.metric.id]?.[MEAN]?.value ?? [];
+      return { label, values: new Map(lines.flatMap((line, index) => (line.status === "measured" ? [[key(line), values[index] ?? null]] : []))) };
     });
+    return this.order.flatMap((index) => steps.flatMap(({ label, values }) => {
+      const y = values.get(key(numbers.lines[index])) ?? null;
+      return y === null ? [] : [{ ...this.mark(index), x: label, y }];
+    }));
   }
 
   // What a screen reader is told of each drawing.
