@@ -143,6 +143,7 @@ def visit(browser: Browser, page_file: Path) -> Iterator[Callable[..., Page]]:
         page.on("dialog", lambda dialog: troubles.append(dialog.message))
         page.on("request", lambda asked: None if asked.url.split("#")[0] == url else troubles.append(asked.url))
         page.goto(url + address)
+        page.locator("[role=tabpanel]:not([hidden]):not([aria-busy])").wait_for()
         return page
 
     yield open_page

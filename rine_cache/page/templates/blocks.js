@@ -1,9 +1,9 @@
 // ---- The panel of the encoder's blocks: ablations, and what TIE learnt
 
 class Blocks {
-  constructor(panel) {
+  constructor(panel, data) {
     this.panel = panel;
-    this.data = JSON.parse(panel.querySelector(".payload").textContent);
+    this.data = data;
     for (const select of panel.querySelectorAll("[data-control=ablation-metric]")) select.addEventListener("change", () => this.open());
   }
 
@@ -27,7 +27,7 @@ class Blocks {
       const rows = this.data.weights.flatMap((line, place) => line.x.map((x, i) => ({ line: twins(line) ? `${line.method} (${line.training})` : line.method, chosen: false, shown: place < SHOWN_LINES, x, y: line.y[i] })));
       plot(figure, "weights", rows, { summary: `Of ${[...new Set(rows.filter((row) => row.shown).map((row) => row.line))].join(", ")}.` });
     }
-    remember(this.address);
+    remember(this);
   }
 
   // The first curve is the mean, or the only test set.

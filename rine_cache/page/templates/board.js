@@ -3,9 +3,9 @@
 const PRINTED_COLUMNS = 12;
 
 class Board {
-  constructor(panel) {
+  constructor(panel, data) {
     this.panel = panel;
-    this.data = JSON.parse(panel.querySelector(".payload").textContent);
+    this.data = data;
     this.control = Object.fromEntries([...panel.querySelectorAll("[data-control]")].map((e) => [e.dataset.control, e]));
     this.kinds = [...panel.querySelectorAll("[data-kind]")];
     this.holder = panel.querySelector(".scroll");
@@ -65,7 +65,7 @@ class Board {
     this.render();
     this.fillChosen();
     this.draw();
-    remember(this.address);
+    remember(this);
   }
 
   render() {

@@ -21,3 +21,10 @@ const options = (select, entries, chosen) => {
 // A long name may break after these, and nowhere else. Whoever uses it gives the name to screen readers too: they pause
 // at each break.
 const breakable = (text) => text.split(/(?<=[_\-./+])/).flatMap((part, index) => (index ? [make("wbr"), part] : [part]));
+
+// What a data block holds, packed as `build.py` packs it.
+async function unpacked(block) {
+  const bytes = Uint8Array.from(atob(block.textContent), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return JSON.parse(await new Response(stream).text());
+}

@@ -1,21 +1,26 @@
 // ---- The page: tabs, by the pattern of the ARIA authoring practices; colours, address, paper
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
-const contents = new Map();
+const loading = new Map(), contents = new Map(); // of panels: a promise of their content, and those that are there
 let quiet = true; // while the page opens, its address stays as it was
 let current = null;
 
-function remember(parts) {
-  if (quiet) return;
-  try { history.replaceState(null, "", "#" + parts.map(encodeURIComponent).join("/")); } catch { /* some browsers refuse it for files */ }
+function remember({ panel, address }) {
+  if (quiet || panel !== current) return;
+  try { history.replaceState(null, "", "#" + address.map(encodeURIComponent).join("/")); } catch { /* some browsers refuse it for files */ }
 }
 
-function contentOf(panel) {
-  if (panel.dataset.benchmark !== undefined) return new Board(panel);
-  return panel.id === "panel-blocks" ? new Blocks(panel) : null;
+// A panel's data are unpacked when it is first opened.
+async function load(panel, tab, protocol, metric) {
+  const kind = panel.dataset.benchmark !== undefined ? Board : panel.id === "panel-blocks" ? Blocks : null;
+  panel.setAttribute("aria-busy", "true");
+  const content = kind ? new kind(panel, await unpacked(panel.querySelector(".payload"))) : { panel, address: [tab.dataset.name], open() { remember(this); } };
+  contents.set(panel, content);
+  content.open(protocol, metric);
+  panel.removeAttribute("aria-busy");
 }
 
-function select(tab, { focus = false, protocol, metric } = {}) {
+async function select(tab, { focus = false, protocol, metric } = {}) {
   for (const each of tabs) {
     const own = each === tab;
     each.setAttribute("aria-selected", own);
@@ -25,14 +30,14 @@ function select(tab, { focus = false, protocol, metric } = {}) {
   hush();
   if (focus) tab.focus();
   tab.scrollIntoView({ block: "nearest", inline: "nearest" });
-  const panel = document.getElementById(tab.getAttribute("aria-controls"));
-  const known = contents.has(panel);
-  if (!known) contents.set(panel, contentOf(panel));
-  const content = contents.get(panel);
-  if (!known || protocol) content?.open(protocol, metric);
-  else remember(content?.address ?? [tab.dataset.name]);
-  if (known) dispatchEvent(new Event("resize")); // plots of a tab that was hidden learn their width
-  current = panel;
+  const panel = current = document.getElementById(tab.getAttribute("aria-controls"));
+  const known = loading.has(panel);
+  if (!known) loading.set(panel, load(panel, tab, protocol, metric));
+  await loading.get(panel);
+  if (!known) return;
+  if (protocol) contents.get(panel).open(protocol, metric);
+  else remember(contents.get(panel));
+  dispatchEvent(new Event("resize")); // plots of a tab that was hidden learn their width
 }
 
 document.querySelector("[role=tablist]").addEventListener("click", (event) => {
@@ -58,13 +63,12 @@ addEventListener("keydown", (event) => { if (event.key === "Escape") hush(); });
 addEventListener("scroll", follow, { passive: true });
 addEventListener("beforeprint", () => { hush(); const content = contents.get(current); if (content instanceof Board) content.print(); });
 
-function openAddress() {
+async function openAddress() {
   const [name, protocol, metric] = location.hash.slice(1).split("/").map(decodeURIComponent);
   // Without an address: the first benchmark of which something was measured, or else the first.
   const measured = tabs.find((tab) => document.getElementById(tab.getAttribute("aria-controls")).dataset.measured !== undefined);
   const tab = tabs.find((each) => each.dataset.name === name) ?? measured ?? tabs[0];
-  if (tab) select(tab, { protocol, metric });
+  if (tab) await select(tab, { protocol, metric });
 }
-openAddress();
-quiet = false;
+openAddress().finally(() => { quiet = false; });
 addEventListener("hashchange", openAddress);
