@@ -268,6 +268,37 @@ def test_details_come_by_keyboard_as_by_mouse(visit: Callable[..., Page]) -> Non
     assert page.evaluate("document.activeElement.getAttribute('aria-describedby')") == "tip"
 
 
+def test_details_stay_with_the_focus_while_the_table_scrolls_below_a_mouse_that_lies_still(
+    visit: Callable[..., Page],
+) -> None:
+    page = visit(viewport={"width": 360, "height": 740})
+    page.locator(".scroll:visible").hover()
+    page.locator(".scroll:visible tbody [tabindex='0']").focus()
+    tip = page.get_by_role("tooltip")
+    for place in ("rank", "mean", "generator-00", "generator-01", "generator-02"):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(150)  # for what scrolling sets off
+        assert (place if place != "rank" else "trained on") in tip.inner_text()
+        cell, told = page.locator("td:focus").bounding_box(), tip.bounding_box()
+        assert cell is not None
+        assert told is not None
+        assert abs(told["y"] - cell["y"] - cell["height"]) < 20 or told["y"] + told["height"] <= cell["y"]
+
+
+def test_the_table_is_two_stops_for_the_keyboard_and_its_header_sorts(visit: Callable[..., Page]) -> None:
+    page = visit()
+    stops = page.locator(".scroll:visible [tabindex='0']")
+    assert stops.evaluate_all("all => all.map(e => e.tagName)") == ["BUTTON", "TH"]
+    page.locator(".scroll:visible tbody [tabindex='0']").focus()
+    for key in ("ArrowUp", "End", "ArrowLeft", "ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    assert page.locator("th[aria-sort]:visible").get_attribute("data-column") == "generator-02"
+    assert page.evaluate("document.activeElement.textContent") == "generator-02"
+    page.keyboard.press("ArrowDown")
+    assert "strong on generator-02" in page.get_by_role("tooltip").inner_text()
+    assert stops.count() == 2
+
+
 def test_intervals_stand_in_the_cells_when_asked(visit: Callable[..., Page]) -> None:
     page = visit()
     page.locator("label", has_text="intervals").locator("visible=true").click()

@@ -1,7 +1,7 @@
 """Curves as the page holds them: in whole thousandths, those of single test sets only as far as their budget goes.
 
-A method's curves on one test set take half a kilobyte. Of 200 methods on 60 test sets they would be several times as
-large as the rest of the page, which nobody could open on a phone, so the methods with the largest areas go first.
+A method's curves on one test set take half a kilobyte, those of 200 methods on 60 test sets 6 MB: too much for a phone.
+So the methods with the largest areas go first.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from rine_cache.specs.benchmark import MEAN
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Characters that the curves of single test sets may take of a page; those of means are always kept.
-BUDGET = 1_000_000
+# Characters that the curves of single test sets may take; deflated, a page grows by a quarter of it. Those of means are
+# always kept.
+BUDGET = 4_000_000
 # What the points of all curves share.
 GRIDS = {"roc": ROC_GRID.round(4).tolist()}
 
-_OF_METHOD = ("method", "training_set")
+# By method and training set, then by test set.
+_Found = dict[tuple[str, str], dict[str, dict[str, Any]]]
 
 
 def kept_curves(curves: pl.DataFrame, budget: int = BUDGET) -> dict[tuple[str, str], dict[str, Any]]:
@@ -43,12 +45,7 @@ def kept_curves(curves: pl.DataFrame, budget: int = BUDGET) -> dict[tuple[str, s
     how many methods, the last ones, single test sets are not kept. Every protocol keeps as many methods as any other,
     if it has them.
     """
-    protocols = {
-        (str(benchmark), str(protocol)): _Protocol(rows)
-        for (benchmark, protocol), rows in curves.filter(pl.col("protocol").is_not_null()).group_by(
-            "benchmark", "protocol", maintain_order=True
-        )
-    }
+    protocols = {name: _Protocol(found) for name, found in _by_protocol(curves).items()}
     most = max((len(protocol.methods) for protocol in protocols.values()), default=0)
     used = 0
     for place in range(most):
@@ -59,18 +56,39 @@ def kept_curves(curves: pl.DataFrame, budget: int = BUDGET) -> dict[tuple[str, s
     return {name: protocol.payload(most) for name, protocol in protocols.items()}
 
 
+def _by_protocol(curves: pl.DataFrame) -> dict[tuple[str, str], _Found]:
+    """Sort points into benchmarks and protocols, methods, test sets; in whole thousandths."""
+    keys = ("benchmark", "protocol", "method", "training_set", "test_set", "curve", "label")
+    thousandths = (pl.col("x", "y") * 1000).round().cast(pl.Int64)
+    lists = (
+        curves.filter(pl.col("protocol").is_not_null())
+        .with_columns(thousandths)
+        .group_by(keys, maintain_order=True)
+        .agg("x", "y", "n")
+    )
+    found: dict[tuple[str, str], _Found] = {}
+    for benchmark, protocol, method, training_set, test_set, curve, label, x, y, n in lists.iter_rows():
+        methods = found.setdefault((benchmark, protocol), {})
+        points = methods.setdefault((method, training_set), {}).setdefault(test_set, {})
+        if curve == ROC:
+            points |= {"roc": y, "n": n[0]}
+        elif curve == RELIABILITY:
+            points["reliability"] = [x, y, n]
+        elif curve == HISTOGRAM:
+            points[label] = y
+    return found
+
+
 class _Protocol:
     """The curves of one protocol by method and test set."""
 
-    def __init__(self, rows: pl.DataFrame) -> None:
-        self._found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-        for (*method, test_set), own in rows.group_by(*_OF_METHOD, "test_set", maintain_order=True):
-            self._found.setdefault((str(method[0]), str(method[1])), {})[str(test_set)] = _points(own)
-        self.methods = sorted(self._found, key=lambda method: -_area(self._found[method]))
-        names = rows["test_set"].unique(maintain_order=True).to_list()
+    def __init__(self, found: _Found) -> None:
+        self._found = found
+        self.methods = sorted(found, key=lambda method: -_area(found[method]))
+        names = list(dict.fromkeys(name for of_sets in found.values() for name in of_sets))
         # A lone test set is the protocol's mean.
-        self._single = [name for name in names if name != MEAN] if len(names) != 2 else []
         self._means = MEAN in names
+        self._single = [name for name in names if name != MEAN] if not self._means or len(names) > 2 else []
 
     def size(self, place: int) -> int:
         """Count the characters that the single test sets of the method at a place take."""
@@ -91,21 +109,6 @@ class _Protocol:
             },
             "left_out": max(0, len(self.methods) - most) if self._single else 0,
         }
-
-
-def _points(rows: pl.DataFrame) -> dict[str, Any]:
-    roc, reliability = rows.filter(curve=ROC), rows.filter(curve=RELIABILITY)
-    histograms = {label: _thousandths(rows.filter(curve=HISTOGRAM, label=label)["y"]) for label in ("real", "fake")}
-    return {
-        "n": roc["n"].first(),
-        "roc": _thousandths(roc["y"]),
-        "reliability": [_thousandths(reliability["x"]), _thousandths(reliability["y"]), reliability["n"].to_list()],
-        **histograms,
-    }
-
-
-def _thousandths(values: pl.Series) -> list[int]:
-    return (values * 1000).round().cast(pl.Int64).to_list()
 
 
 def _area(found: Mapping[str, Mapping[str, Sequence[int]]]) -> float:
