@@ -361,15 +361,14 @@ def test_published_stands_beside_measured(visit: Callable[..., Page], tmp_path: 
     tip = page.get_by_role("tooltip")
     page.locator("tr[data-line='0'] td.mean").hover()
     for text in (
-        "published, a, far",
-        "91.00 %",
+        "91.00 %, a, far",
         "+4.00, outside our 95 % interval",
         "ours: another view",
-        "published, a, near",
+        "95.50 %, a, near",
     ):
         assert text in tip.inner_text()
     page.locator("tr[data-line]", has=page.get_by_text("far", exact=True)).locator("td.mean").hover()
-    for text in ("measured, a", "95.00 % (93.50 to 96.50)", "+4.00, outside our 95 % interval", "ours: another view"):
+    for text in ("measured", "95.00 % (93.50 to 96.50), a", "+4.00, outside our 95 % interval", "ours: another view"):
         assert text in tip.inner_text()
     page.locator("label", has_text="only with both").locator("visible=true").click()
     assert methods(page) == ["a", "a", "a", "a"]

@@ -64,8 +64,8 @@ function cellFacts(numbers, index, column) {
     if (std !== null) facts.push(["over seeds", `± ${fixed(std, 2)}, ${line.seeds} seeds`]);
     facts.push(...comparisonFacts(at));
     const beside = numbers.measuredBeside(column, index);
-    if (beside) facts.push(...besideFacts(beside, `measured, ${beside.method}`, beside.value));
-    for (const other of numbers.publishedBeside(column, index)) facts.push(...besideFacts(other, `published, ${other.line.method}, ${other.line.source}`, other.published));
+    if (beside) facts.push(...besideFacts(beside, "measured", `${fixed(beside.value, 2)} %${interval(beside)}, ${beside.method}`));
+    for (const other of numbers.publishedBeside(column, index)) facts.push(...besideFacts(other, "published", `${fixed(other.published, 2)} %, ${other.line.method}, ${other.line.source}`));
   }
   if (column === MEAN) facts.push(["coverage", numbers.at(MEAN, "coverage", index)]);
   if (counted) {
@@ -87,12 +87,9 @@ function comparisonFacts(at) {
   ];
 }
 
-// One account beside the other; the difference is ours less theirs, and the interval is of ours.
-function besideFacts({ low, high, difference, verdict, remark }, name, value) {
-  const interval = low === null ? "" : ` (${fixed(low, 2)} to ${fixed(high, 2)})`;
-  return [
-    [name, `${fixed(value, 2)} %${name.startsWith("measured") ? interval : ""}`],
-    ["ours − published", `${signed(difference, 2)}, ${VERDICTS[verdict].words}`],
-    ["the protocols differ", remark],
-  ];
+// The other side's account, and what was found of the two; the difference is ours less theirs, the interval ours.
+function besideFacts({ difference, verdict, remark }, name, account) {
+  return [[name, account], ["ours − published", `${signed(difference, 2)}, ${VERDICTS[verdict].words}`], ["the protocols differ", remark]];
 }
+
+function interval({ low, high }) { return low === null ? "" : ` (${fixed(low, 2)} to ${fixed(high, 2)})`; }
