@@ -339,7 +339,7 @@ def test_of_ties_the_fewer_are_marked(
 
 def test_published_stands_beside_measured(visit: Callable[..., Page], tmp_path: Path) -> None:
     ours = {"measured_method": "a", "measured_value": 95.0, "measured_ci_low": 93.5, "measured_ci_high": 96.5}
-    rows = [row(method="a", value=95.0), row(method="lone", value=50.0), published("other", value=60.0)]
+    rows = [row(method=name, value=95.0) for name in ("a", "as-good")] + [published("other", value=60.0)]
     for source, value, verdict, remarks in (
         ("far", 91.0, DISAGREES, "ours: another view"),
         ("near", 95.5, AGREES, ""),

@@ -31,7 +31,6 @@ function tell(cell, numbers) {
 }
 
 function place(cell) {
-  tip.style.left = "0"; // near the right edge it would be measured as squeezed against it
   const box = cell.getBoundingClientRect(), own = tip.getBoundingClientRect();
   const above = box.bottom + own.height + 8 > innerHeight;
   tip.style.top = `${above ? Math.max(4, box.top - own.height - 6) : box.bottom + 6}px`;
