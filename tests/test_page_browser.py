@@ -428,6 +428,11 @@ def test_plots_are_drawn_and_have_their_data_as_a_table(visit: Callable[..., Pag
     page = visit()
     for name in ("roc", "reliability", "histogram", "size"):
         page.locator(f"[data-plot={name}]:visible svg.marks").wait_for()
+    page.locator("details").evaluate_all("all => all.forEach(each => { each.open = true })")
+    heads = page.locator("figure:visible thead th").all_text_contents()
+    assert len(heads) > 12
+    assert "undefined" not in heads
+    page.locator("details").evaluate_all("all => all.forEach(each => { each.open = false })")
     assert page.locator("[data-plot=robustness]:visible").count() == 0
     figure = page.locator("[data-plot=size]:visible")
     figure.get_by_text("Data as a table").click()
@@ -438,6 +443,9 @@ def test_plots_are_drawn_and_have_their_data_as_a_table(visit: Callable[..., Pag
     page.get_by_role("tab", name="Blocks").click()
     for name in ("ablation", "weights"):
         page.locator(f"[data-plot={name}]:visible svg.marks").wait_for()
+    page.locator("[data-plot=ablation]").get_by_text("Data as a table").click()
+    heads = page.locator("[data-plot=ablation] thead th").all_text_contents()
+    assert heads[:4] == ["test set", "lowest validation loss", "the one block read", "accuracy, %"]
 
 
 def test_curves_follow_the_chosen_test_set_and_tell_which_generator_fails(visit: Callable[..., Page]) -> None:
@@ -446,6 +454,12 @@ def test_curves_follow_the_chosen_test_set_and_tell_which_generator_fails(visit:
     figure.locator("svg.marks").wait_for()
     figure.get_by_text("Data as a table").click()
     rows = [row_.split()[0] for row_ in figure.locator("tbody tr").all_inner_texts()]
+    assert figure.locator("thead th").all_text_contents() == [
+        "test set",
+        "false-positive rate",
+        "true-positive rate",
+        "images",
+    ]
     # The mean, and then the hardest generator first.
     assert list(dict.fromkeys(rows)) == [MEAN, "generator-02", "generator-01", "generator-00"]
     shares = page.locator("[data-plot=reliability]:visible")

@@ -2,13 +2,20 @@
 
 const ERRORS = 1; // what Vega may write to the console; of a layer without rows it would warn
 const CHARTS = JSON.parse(document.getElementById("charts").textContent);
-// Of a row what only tells how it is drawn.
+// Of a row what only tells how it is drawn; and what the rest is called, beside x and y, which have their axes' titles.
 const DRAWN = ["shown", "chosen", "name", "mean", "level", "low", "high"];
+const COLUMNS = { line: "method", n: "images", x2: "to", label: "class", std: "std over seeds", loss: "validation loss", lowest: "lowest validation loss" };
+
+const OF_TEST_SETS = ["roc-sets", "ablation"];
+
+// The title of a chart's axis, from the first layer that names it.
+function axisTitle(part, axis) { return part.encoding?.[axis]?.title ?? (part.layer ?? []).map((layer) => axisTitle(layer, axis)).find(Boolean); }
 
 // Draw rows with a specification, or hide the figure where there is nothing to draw. Says whether it is shown.
 function plot(figure, name, rows, { yTitle = null, xTitle = null, summary = "" } = {}) {
   figure.hidden = rows.length === 0;
   figure.rows = rows;
+  figure.columns = { ...COLUMNS, x: xTitle ?? axisTitle(CHARTS[name], "x"), y: yTitle ?? axisTitle(CHARTS[name], "y"), ...(OF_TEST_SETS.includes(figure.dataset.plot) ? { line: "test set" } : {}) };
   const details = figure.querySelector("details");
   details.ontoggle = () => { if (details.open) tabulate(figure); };
   if (details.open) tabulate(figure);
@@ -44,6 +51,6 @@ function tabulate(figure) {
   const names = Object.keys(rows[0] ?? {}).filter((name) => !DRAWN.includes(name));
   const text = (value) => (value === null || value === undefined ? DASH : typeof value === "number" ? String(Math.round(value * 1e4) / 1e4) : String(value));
   figure.querySelector(".data-table").replaceChildren(make("table", {}, make("caption", { class: "away" }, figure.querySelector("h4").textContent),
-    make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)))),
+    make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, figure.columns[name])))),
     make("tbody", {}, ...rows.map((row) => make("tr", {}, ...names.map((name) => make("td", {}, text(row[name]))))))));
 }
