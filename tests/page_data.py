@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
+import zlib
 from typing import Any
 
 import numpy as np
@@ -124,3 +128,9 @@ def curves_of(methods: int, test_sets: int, images: int = 60, seed: int = 0) -> 
                 for make in (roc_points, reliability_points, histogram_points)
             ]
     return pl.concat(tables, how="diagonal_relaxed")
+
+
+def unpacked(page: str) -> list[Any]:
+    """Read the data that a page carries for its panels."""
+    blocks = re.findall(r'<script type="text/plain" class="payload">(.*?)</script>', page)
+    return [json.loads(zlib.decompress(base64.b64decode(block, validate=True))) for block in blocks]

@@ -30,7 +30,7 @@ from rine_cache.specs.benchmark import MEAN, BenchmarkSpec
 from rine_cache.specs.encoding import BUILTIN_VIEWS, VIEW
 from rine_cache.specs.training import ExperimentSpec
 from tests.conftest import refused
-from tests.page_data import HOSTILE, benchmark, curves_of, large, published, row, table
+from tests.page_data import HOSTILE, benchmark, curves_of, large, published, row, table, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,6 +113,17 @@ def test_no_text_of_a_user_becomes_markup() -> None:
     assert "<code>x</code>" in page
     # What ends a script element are the page's own ends.
     assert len(re.findall("<script[ >]", page)) == page.count("</script>")
+
+
+def test_a_page_carries_its_data_whole_and_in_little_room() -> None:
+    spec = benchmark(test_sets=20)
+    leaderboard = large(30, spec)
+    (carried,) = unpacked(page := page_of(leaderboard, spec))
+    (payload,) = benchmark_payloads(leaderboard, [spec])
+    assert {**payload, "protocols": None}.items() <= {**carried, "protocols": None}.items()
+    assert carried["protocols"][0]["cells"] == payload["protocols"][0]["cells"]
+    without = len(page_of(leaderboard.head(0), spec))
+    assert len(page) - without < len(json.dumps(payload)) / 2
 
 
 def test_the_page_names_no_address_to_load_from() -> None:

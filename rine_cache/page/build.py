@@ -177,7 +177,7 @@ def _script_json(value: Any) -> Markup:
 
 
 def _packed(value: Any) -> Markup:
-    """Serialise for a script element in an eighth of JSON's room: deflated, and written in base 64."""
+    """Serialise for a script element in a third to an eighth of JSON's room: deflated, and in base 64."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(base64.b64encode(zlib.compress(text.encode())).decode())  # noqa: S704 - letters, digits, +, / and =
 
