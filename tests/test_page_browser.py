@@ -174,6 +174,11 @@ def cell_of(page: Page, method: str, column: str = MEAN) -> Locator:
     return row_.locator(f"[data-column='{column}']")
 
 
+def open_data(figure: Locator) -> None:
+    figure.get_by_text("Data as a table").click()
+    figure.locator("tbody tr").first.wait_for()
+
+
 def value_of(page: Page, method: str, column: str = MEAN) -> str:
     return cell_of(page, method, column).inner_text()
 
@@ -429,13 +434,15 @@ def test_plots_are_drawn_and_have_their_data_as_a_table(visit: Callable[..., Pag
     for name in ("roc", "reliability", "histogram", "size"):
         page.locator(f"[data-plot={name}]:visible svg.marks").wait_for()
     page.locator("details").evaluate_all("all => all.forEach(each => { each.open = true })")
+    for figure in page.locator("figure:visible").all():
+        figure.locator("thead th").first.wait_for()
     heads = page.locator("figure:visible thead th").all_text_contents()
     assert len(heads) > 12
     assert "undefined" not in heads
     page.locator("details").evaluate_all("all => all.forEach(each => { each.open = false })")
     assert page.locator("[data-plot=robustness]:visible").count() == 0
     figure = page.locator("[data-plot=size]:visible")
-    figure.get_by_text("Data as a table").click()
+    open_data(figure)
     assert "61.5" in figure.locator("tbody").inner_text()
     # Only one method has curves: of another there are none to show.
     field(page, "Highlighted method").select_option("weak")
@@ -443,7 +450,7 @@ def test_plots_are_drawn_and_have_their_data_as_a_table(visit: Callable[..., Pag
     page.get_by_role("tab", name="Blocks").click()
     for name in ("ablation", "weights"):
         page.locator(f"[data-plot={name}]:visible svg.marks").wait_for()
-    page.locator("[data-plot=ablation]").get_by_text("Data as a table").click()
+    open_data(page.locator("[data-plot=ablation]"))
     heads = page.locator("[data-plot=ablation] thead th").all_text_contents()
     assert heads[:4] == ["test set", "lowest validation loss", "the one block read", "accuracy, %"]
 
@@ -452,7 +459,7 @@ def test_curves_follow_the_chosen_test_set_and_tell_which_generator_fails(visit:
     page = visit()
     figure = page.locator("[data-plot=roc-sets]:visible")
     figure.locator("svg.marks").wait_for()
-    figure.get_by_text("Data as a table").click()
+    open_data(figure)
     rows = [row_.split()[0] for row_ in figure.locator("tbody tr").all_inner_texts()]
     assert figure.locator("thead th").all_text_contents() == [
         "test set",
@@ -463,7 +470,7 @@ def test_curves_follow_the_chosen_test_set_and_tell_which_generator_fails(visit:
     # The mean, and then the hardest generator first.
     assert list(dict.fromkeys(rows)) == [MEAN, "generator-02", "generator-01", "generator-00"]
     shares = page.locator("[data-plot=reliability]:visible")
-    shares.get_by_text("Data as a table").click()
+    open_data(shares)
     of_mean = shares.locator("tbody").inner_text()
     field(page, "Test set of the curves").select_option("generator-02")
     of_third = shares.locator("tbody").inner_text()
@@ -495,7 +502,7 @@ def test_a_sweep_is_drawn_from_none_to_the_strongest(visit: Callable[..., Page])
     figure = page.locator("[data-plot=robustness]:visible")
     figure.locator("svg.marks").wait_for()
     assert field(page, "Along").inner_text() == "JPEG quality"
-    figure.get_by_text("Data as a table").click()
+    open_data(figure)
     rows = figure.locator("tbody tr").all_inner_texts()
     assert [row_.split() for row_ in rows] == [["strong", "none", "90"], ["strong", "95", "80"], ["strong", "30", "70"]]
 

@@ -42,6 +42,7 @@ _PROGRAM = (
     "details.js",
     "plots.js",
     "board_plots.js",
+    "navigation.js",
     "board.js",
     "blocks.js",
     "page.js",

@@ -12,20 +12,26 @@ class Board {
     this.status = panel.querySelector(".status");
     this.control.protocol.addEventListener("change", () => this.openProtocol());
     this.control.metric.addEventListener("change", () => this.openMetric());
-    for (const name of ["query", "training", "encoder", "both"]) this.control[name].addEventListener("input", () => this.filter());
+    for (const name of ["query", "training", "encoder", "both"])
+      this.control[name].addEventListener("input", () => this.filter());
     for (const kind of this.kinds) kind.addEventListener("change", () => this.filter());
     this.control.intervals.addEventListener("change", () => this.render());
     for (const name of ["chosen", "set", "operation"]) this.control[name].addEventListener("change", () => this.draw());
     panel.querySelector("form").addEventListener("submit", (event) => event.preventDefault());
-    this.watchTable();
+    new Navigation(this);
   }
 
-  get address() { return [this.data.id, this.protocol.id, this.numbers.metric?.id].filter(Boolean); }
+  get address() {
+    return [this.data.id, this.protocol.id, this.numbers.metric?.id].filter(Boolean);
+  }
 
   open(protocol, metric) {
     const found = this.data.protocols.findIndex((each) => each.id === protocol);
     // First that of which something was measured or stated.
-    const first = Math.max(0, this.data.protocols.findIndex((each) => each.metrics.length));
+    const first = Math.max(
+      0,
+      this.data.protocols.findIndex((each) => each.metrics.length),
+    );
     this.control.protocol.value = found < 0 ? first : found;
     this.openProtocol(metric);
   }
@@ -33,16 +39,36 @@ class Board {
   openProtocol(metric) {
     this.protocol = this.data.protocols[Number(this.control.protocol.value)];
     const { metrics, lines, columns, curves, lone } = this.protocol;
-    options(this.control.metric, metrics.length ? metrics.map((each) => [each.id, each.title]) : [["", DASH]], metric ?? this.control.metric.value);
+    options(
+      this.control.metric,
+      metrics.length ? metrics.map((each) => [each.id, each.title]) : [["", DASH]],
+      metric ?? this.control.metric.value,
+    );
     const distinct = (field) => [...new Set(lines.map((line) => line[field]).filter((value) => value !== null))].sort();
-    options(this.control.training, [["", "any"], ...distinct("training").map((name) => ["=" + name, name])], this.control.training.value);
-    options(this.control.encoder, [["", "any"], ...distinct("encoder").map((name) => ["=" + name, name])], this.control.encoder.value);
+    options(
+      this.control.training,
+      [["", "any"], ...distinct("training").map((name) => ["=" + name, name])],
+      this.control.training.value,
+    );
+    options(
+      this.control.encoder,
+      [["", "any"], ...distinct("encoder").map((name) => ["=" + name, name])],
+      this.control.encoder.value,
+    );
     const sets = columns.filter((name) => curves.sets?.[name]);
-    options(this.control.set, sets.map((name) => [name, name === MEAN ? lone ?? "mean of all" : name]), this.control.set.value);
+    options(
+      this.control.set,
+      sets.map((name) => [name, name === MEAN ? (lone ?? "mean of all") : name]),
+      this.control.set.value,
+    );
     this.control.set.closest(".field").hidden = sets.length < 2;
     for (const kind of this.kinds) {
       // A method has a second line where a metric makes an oracle of it.
-      const size = new Set(lines.filter((line) => line.status === kind.dataset.kind).map((line) => [line.method, line.training, line.source].join("\n"))).size;
+      const size = new Set(
+        lines
+          .filter((line) => line.status === kind.dataset.kind)
+          .map((line) => [line.method, line.training, line.source].join("\n")),
+      ).size;
       this.panel.querySelector(`[data-count=${kind.dataset.kind}]`).textContent = size;
       kind.closest(".chip").hidden = size === 0;
     }
@@ -70,7 +96,11 @@ class Board {
 
   render() {
     const { numbers, sort } = this;
-    const table = new Table(numbers, { sort, intervals: this.control.intervals.checked, id: "caption-" + this.panel.dataset.benchmark });
+    const table = new Table(numbers, {
+      sort,
+      intervals: this.control.intervals.checked,
+      id: "caption-" + this.panel.dataset.benchmark,
+    });
     this.holder.replaceChildren(table.element);
     this.arrange();
     this.filter();
@@ -92,11 +122,20 @@ class Board {
   }
 
   key(index) {
-    const { numbers, sort: { column } } = this;
+    const {
+      numbers,
+      sort: { column },
+    } = this;
     if (column === "*method") return numbers.lines[index].method.toLowerCase();
     if (column === "*rank") return numbers.at(MEAN, "rank", index);
-    if (column === "*images") { const counted = numbers.counts(MEAN, index); return counted && counted.real + counted.fake; }
-    if (column === "*coverage") { const [part, whole] = (numbers.at(MEAN, "coverage", index) ?? "").split("/"); return whole ? part / whole : null; }
+    if (column === "*images") {
+      const counted = numbers.counts(MEAN, index);
+      return counted && counted.real + counted.fake;
+    }
+    if (column === "*coverage") {
+      const [part, whole] = (numbers.at(MEAN, "coverage", index) ?? "").split("/");
+      return whole ? part / whole : null;
+    }
     return numbers.at(column, "value", index);
   }
 
@@ -105,7 +144,11 @@ class Board {
     const sign = this.sort.descending ? -1 : 1;
     const name = (index) => this.protocol.lines[index].method;
     for (const body of table.tBodies) {
-      const rows = [...body.querySelectorAll("tr[data-line]")].map((row) => [this.key(Number(row.dataset.line)), Number(row.dataset.line), row]);
+      const rows = [...body.querySelectorAll("tr[data-line]")].map((row) => [
+        this.key(Number(row.dataset.line)),
+        Number(row.dataset.line),
+        row,
+      ]);
       rows.sort(([a, i], [b, j]) => {
         if (a === null || b === null) return (a === null) - (b === null) || name(i).localeCompare(name(j));
         return (a < b ? -sign : a > b ? sign : 0) || name(i).localeCompare(name(j));
@@ -115,15 +158,21 @@ class Board {
   }
 
   passes(index) {
-    const line = this.protocol.lines[index], query = this.control.query.value.trim().toLowerCase();
+    const line = this.protocol.lines[index],
+      query = this.control.query.value.trim().toLowerCase();
     const { training, encoder, both } = this.control;
-    return (!query || line.method.toLowerCase().includes(query)) && (!training.value || training.value === "=" + line.training)
-      && (!encoder.value || encoder.value === "=" + line.encoder) && (!both.checked || this.both.has(index))
-      && this.kinds.find((kind) => kind.dataset.kind === line.status).checked;
+    return (
+      (!query || line.method.toLowerCase().includes(query)) &&
+      (!training.value || training.value === "=" + line.training) &&
+      (!encoder.value || encoder.value === "=" + line.encoder) &&
+      (!both.checked || this.both.has(index)) &&
+      this.kinds.find((kind) => kind.dataset.kind === line.status).checked
+    );
   }
 
   filter() {
-    let shown = 0, all = 0;
+    let shown = 0,
+      all = 0;
     for (const body of this.holder.firstChild.tBodies) {
       let own = 0;
       for (const row of body.querySelectorAll("tr[data-line]")) {
@@ -142,77 +191,30 @@ class Board {
   }
 
   remarks() {
-    const silent = this.numbers.silent(), { agrees, disagrees, other } = this.numbers.verdicts();
+    const silent = this.numbers.silent(),
+      { agrees, disagrees, other } = this.numbers.verdicts();
     const judged = agrees + disagrees;
     return [
       silent && `${several(silent, "more published line does", "more published lines do")} not state this metric.`,
-      judged && `Of ${several(judged, "published value")} beside ours, ${agrees} ${agrees === 1 ? "lies" : "lie"} within our interval and ${disagrees} ${disagrees === 1 ? "does" : "do"} not${other ? `; ${other} more ${other === 1 ? "is" : "are"} not judged` : ""}.`,
+      judged &&
+        `Of ${several(judged, "published value")} beside ours, ${agrees} ${agrees === 1 ? "lies" : "lie"} within our interval and ${disagrees} ${disagrees === 1 ? "does" : "do"} not${other ? `; ${other} more ${other === 1 ? "is" : "are"} not judged` : ""}.`,
     ].filter(Boolean);
-  }
-
-  // ---- The table by mouse, by touch and by keyboard
-
-  watchTable() {
-    const cellOf = (event) => event.target.closest?.("tbody [data-column]");
-    const show = (event) => { const cell = cellOf(event); if (cell) tell(cell, this.numbers); else hush(); };
-    this.holder.addEventListener("mouseover", (event) => { if (!isStill(event)) show(event); });
-    this.holder.addEventListener("focusin", show);
-    this.holder.addEventListener("mouseleave", (event) => { if (!isStill(event)) hush(); });
-    this.holder.addEventListener("focusout", hush);
-    this.holder.addEventListener("scroll", follow, { passive: true });
-    this.holder.addEventListener("click", (event) => {
-      const head = event.target.closest("thead th[data-column]");
-      if (head) this.sortBy(head.dataset.column);
-    });
-    this.holder.addEventListener("keydown", (event) => {
-      const cell = event.target.closest?.("[data-column]");
-      if (!cell) return;
-      if (event.key === "Escape") return hush();
-      const target = this.neighbour(cell, event.key);
-      if (!target) return;
-      event.preventDefault();
-      this.moveTo(target);
-    });
-  }
-
-  moveTo(cell) {
-    const inHead = cell.closest("thead") !== null, focused = inHead ? cell.firstChild : cell;
-    for (const old of this.holder.querySelectorAll(inHead ? "thead [tabindex='0']" : "tbody [tabindex='0']")) old.tabIndex = -1;
-    focused.tabIndex = 0;
-    focused.focus({ preventScroll: true });
-    cell.scrollIntoView({ block: "nearest", inline: "nearest" });
-    this.uncover(cell);
-    if (!inHead) tell(cell, this.numbers); // where it now stands
-  }
-
-  // The sticky column and header must not hide what has the focus.
-  uncover(cell) {
-    const table = this.holder.firstChild;
-    const box = cell.getBoundingClientRect(), frame = this.holder.getBoundingClientRect();
-    const left = frame.left + table.querySelector("thead th").offsetWidth, top = frame.top + table.tHead.offsetHeight;
-    if (cell.dataset.column !== "*method" && box.left < left) this.holder.scrollLeft -= left - box.left + 4;
-    if (!cell.closest("thead") && box.top < top) this.holder.scrollTop -= top - box.top + 4;
-  }
-
-  neighbour(cell, key) {
-    const cells = [...cell.parentNode.querySelectorAll("[data-column]")], place = cells.indexOf(cell);
-    if (key === "ArrowRight") return cells[place + 1];
-    if (key === "ArrowLeft") return cells[place - 1];
-    if (key === "Home") return cells[0];
-    if (key === "End") return cells.at(-1);
-    const step = { ArrowDown: 1, ArrowUp: -1 }[key];
-    if (!step) return null;
-    // By the column's name: the header has columns that no cell below them is reached in.
-    const rows = [...this.holder.querySelectorAll("thead tr, tbody:not(.none) tr[data-line]:not([hidden])")];
-    return rows[rows.indexOf(cell.parentNode) + step]?.querySelector(`[data-column="${CSS.escape(cell.dataset.column)}"]`);
   }
 
   // ---- Plots
 
   fillChosen() {
     const { numbers } = this;
-    options(this.control.chosen, numbers.plotted().map((index) => [String(index), numbers.label(numbers.lines[index])]), this.control.chosen.value);
-    options(this.control.operation, this.data.robustness.map((sweep, place) => [String(place), sweep.title]), this.control.operation.value);
+    options(
+      this.control.chosen,
+      numbers.plotted().map((index) => [String(index), numbers.label(numbers.lines[index])]),
+      this.control.chosen.value,
+    );
+    options(
+      this.control.operation,
+      this.data.robustness.map((sweep, place) => [String(place), sweep.title]),
+      this.control.operation.value,
+    );
   }
 
   draw() {
@@ -225,9 +227,14 @@ class Board {
     const title = `${this.numbers.metric?.title ?? ""}, %`;
     const drawn = Object.entries(rows).map(([name, own]) => {
       const figure = this.panel.querySelector(`[data-plot=${name}]`);
-      return plot(figure, name === "roc-sets" ? "roc" : name, own, { yTitle: ["size", "robustness"].includes(name) ? title : null, xTitle: name === "robustness" ? sweep?.title : null, summary: summaries[name] });
+      return plot(figure, name === "roc-sets" ? "roc" : name, own, {
+        yTitle: ["size", "robustness"].includes(name) ? title : null,
+        xTitle: name === "robustness" ? sweep?.title : null,
+        summary: summaries[name],
+      });
     });
-    const left = this.panel.querySelector("[data-left-out]"), { left_out: leftOut = 0, methods = [] } = this.protocol.curves;
+    const left = this.panel.querySelector("[data-left-out]"),
+      { left_out: leftOut = 0, methods = [] } = this.protocol.curves;
     left.hidden = leftOut === 0;
     left.textContent = `To keep this file small, curves of single test sets are here for the ${several(methods.length - leftOut, "method")} with the largest area below the ROC; ${several(leftOut, "other has", "others have")} those of the mean only.`;
     this.panel.querySelector(".plots").hidden = !drawn.some(Boolean);
@@ -240,9 +247,15 @@ class Board {
     const parts = [];
     const rest = numbers.columns.filter((column) => column !== MEAN);
     for (let start = 0; start === 0 || start < rest.length; start += PRINTED_COLUMNS) {
-      const { element } = new Table(numbers, { columns: [MEAN, ...rest.slice(start, start + PRINTED_COLUMNS)], withRest: false, intervals: this.control.intervals.checked, sort });
+      const { element } = new Table(numbers, {
+        columns: [MEAN, ...rest.slice(start, start + PRINTED_COLUMNS)],
+        withRest: false,
+        intervals: this.control.intervals.checked,
+        sort,
+      });
       this.arrange(element);
-      for (const row of element.querySelectorAll("tr[data-line]")) if (!this.passes(Number(row.dataset.line))) row.remove();
+      for (const row of element.querySelectorAll("tr[data-line]"))
+        if (!this.passes(Number(row.dataset.line))) row.remove();
       for (const body of [...element.tBodies]) if (!body.querySelector("[data-line]")) body.remove();
       for (const button of element.querySelectorAll("thead button")) button.replaceWith(...button.childNodes);
       parts.push(element);

@@ -15,12 +15,19 @@ class BoardPlots {
     this.shown = new Set([chosen, ...this.order].filter((index) => index !== null).slice(0, SHOWN_LINES));
   }
 
-  mark(index) { return { line: this.numbers.label(this.numbers.lines[index]), chosen: index === this.chosen, shown: this.shown.has(index) }; }
+  mark(index) {
+    return {
+      line: this.numbers.label(this.numbers.lines[index]),
+      chosen: index === this.chosen,
+      shown: this.shown.has(index),
+    };
+  }
 
   curvesOf(index, testSet = this.testSet) {
-    const { methods = [], sets = {} } = this.numbers.protocol.curves, line = this.numbers.lines[index];
+    const { methods = [], sets = {} } = this.numbers.protocol.curves,
+      line = this.numbers.lines[index];
     const place = methods.findIndex(([method, training]) => method === line.method && training === line.training);
-    return place < 0 ? null : sets[testSet]?.[place] ?? null;
+    return place < 0 ? null : (sets[testSet]?.[place] ?? null);
   }
 
   // Rows of every plot by its name.
@@ -39,18 +46,29 @@ class BoardPlots {
   rocBySet() {
     if (this.chosen === null) return [];
     const sets = this.numbers.protocol.columns.filter((name) => name !== MEAN);
-    const found = sets.map((name) => ({ name, curves: this.curvesOf(this.chosen, name) })).filter((each) => each.curves);
+    const found = sets
+      .map((name) => ({ name, curves: this.curvesOf(this.chosen, name) }))
+      .filter((each) => each.curves);
     if (found.length < 2) return [];
     const mean = this.curvesOf(this.chosen, MEAN);
     found.sort((a, b) => areaBelow(a.curves.roc) - areaBelow(b.curves.roc));
     const coloured = mean ? SHOWN_LINES - 1 : SHOWN_LINES;
-    return [...rocRows(mean, { line: MEAN, chosen: true, shown: true }), ...found.flatMap(({ name, curves }, place) => rocRows(curves, { line: name, chosen: false, shown: place < coloured }))];
+    return [
+      ...rocRows(mean, { line: MEAN, chosen: true, shown: true }),
+      ...found.flatMap(({ name, curves }, place) =>
+        rocRows(curves, { line: name, chosen: false, shown: place < coloured }),
+      ),
+    ];
   }
 
   sizes() {
     const rows = this.order.flatMap((index) => {
-      const line = this.numbers.lines[index], at = (field) => this.numbers.at(MEAN, field, index), y = at("value");
-      return line.parameters && y !== null ? [{ ...this.mark(index), name: "", x: line.parameters, y, low: at("ci_low") ?? y, high: at("ci_high") ?? y }] : [];
+      const line = this.numbers.lines[index],
+        at = (field) => this.numbers.at(MEAN, field, index),
+        y = at("value");
+      return line.parameters && y !== null
+        ? [{ ...this.mark(index), name: "", x: line.parameters, y, low: at("ci_low") ?? y, high: at("ci_high") ?? y }]
+        : [];
     });
     return new Set(rows.map((row) => row.x)).size < 2 ? [] : named(rows); // sizes that are all alike explain nothing
   }
@@ -63,12 +81,19 @@ class BoardPlots {
     const steps = sweep.steps.map(({ label, protocol }) => {
       const { lines = [], cells = {} } = numbers.benchmark.protocols.find((each) => each.id === protocol) ?? {};
       const values = cells[numbers.metric.id]?.[MEAN]?.value ?? [];
-      return { label, values: new Map(lines.flatMap((line, index) => (line.status === "measured" ? [[key(line), values[index] ?? null]] : []))) };
+      return {
+        label,
+        values: new Map(
+          lines.flatMap((line, index) => (line.status === "measured" ? [[key(line), values[index] ?? null]] : [])),
+        ),
+      };
     });
-    return this.order.flatMap((index) => steps.flatMap(({ label, values }) => {
-      const y = values.get(key(numbers.lines[index])) ?? null;
-      return y === null ? [] : [{ ...this.mark(index), x: label, y }];
-    }));
+    return this.order.flatMap((index) =>
+      steps.flatMap(({ label, values }) => {
+        const y = values.get(key(numbers.lines[index])) ?? null;
+        return y === null ? [] : [{ ...this.mark(index), x: label, y }];
+      }),
+    );
   }
 
   // What a screen reader is told of each drawing.
@@ -98,7 +123,9 @@ function reliabilityRows(curves) {
 }
 
 function histogramRows(curves) {
-  return ["real", "fake"].flatMap((label) => thousandths(curves[label]).map((y, i, all) => ({ x: i / all.length, y, x2: (i + 1) / all.length, label })));
+  return ["real", "fake"].flatMap((label) =>
+    thousandths(curves[label]).map((y, i, all) => ({ x: i / all.length, y, x2: (i + 1) / all.length, label })),
+  );
 }
 
 function areaBelow(roc) {
@@ -112,11 +139,14 @@ function named(rows) {
     if (row.y > highest || row.chosen) row.name = "right";
     highest = Math.max(highest, row.y);
   }
-  const widths = rows.map((row) => Math.log(row.x)), middle = (Math.max(...widths) + Math.min(...widths)) / 2;
+  const widths = rows.map((row) => Math.log(row.x)),
+    middle = (Math.max(...widths) + Math.min(...widths)) / 2;
   for (const row of rows) if (row.name && Math.log(row.x) > middle) row.name = "left"; // names stay within
-  const span = Math.max(...rows.map((row) => row.high)) - Math.min(...rows.map((row) => row.low)), kept = [];
+  const span = Math.max(...rows.map((row) => row.high)) - Math.min(...rows.map((row) => row.low)),
+    kept = [];
   for (const row of rows.filter((each) => each.name).sort((a, b) => b.chosen - a.chosen || b.y - a.y)) {
-    if (kept.some((other) => Math.abs(other.y - row.y) < span / 8)) row.name = ""; // it would cover the other's
+    if (kept.some((other) => Math.abs(other.y - row.y) < span / 8))
+      row.name = ""; // it would cover the other's
     else kept.push(row);
   }
   return rows;

@@ -1,6 +1,8 @@
 // ---- Making elements, and how numbers and names are written. Text is only ever set as text, never as markup.
 
-const MEAN = "mean", DASH = "–", MINUS = "−";
+const MEAN = "mean",
+  DASH = "–",
+  MINUS = "−";
 
 const make = (tag, attributes = {}, ...children) => {
   const element = document.createElement(tag);
@@ -16,11 +18,12 @@ const count = (value) => value.toLocaleString("en-US");
 const several = (size, one, many = one + "s") => `${count(size)} ${size === 1 ? one : many}`;
 const options = (select, entries, chosen) => {
   select.replaceChildren(...entries.map(([value, text]) => make("option", { value }, text)));
-  select.value = entries.some(([value]) => value === String(chosen)) ? chosen : entries[0]?.[0] ?? "";
+  select.value = entries.some(([value]) => value === String(chosen)) ? chosen : (entries[0]?.[0] ?? "");
 };
 // A long name may break after these, and nowhere else. Whoever uses it gives the name to screen readers too: they pause
 // at each break.
-const breakable = (text) => text.split(/(?<=[_\-./+])/).flatMap((part, index) => (index ? [make("wbr"), part] : [part]));
+const breakable = (text) =>
+  text.split(/(?<=[_\-./+])/).flatMap((part, index) => (index ? [make("wbr"), part] : [part]));
 
 // What a data block holds, packed as `build.py` packs it.
 async function unpacked(block) {

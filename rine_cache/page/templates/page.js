@@ -1,20 +1,33 @@
 // ---- The page: tabs, by the pattern of the ARIA authoring practices; colours, address, paper
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
-const loading = new Map(), contents = new Map(); // of panels: a promise of their content, and those that are there
+const loading = new Map(),
+  contents = new Map(); // of panels: a promise of their content, and those that are there
 let quiet = true; // while the page opens, its address stays as it was
 let current = null;
 
 function remember({ panel, address }) {
   if (quiet || panel !== current) return;
-  try { history.replaceState(null, "", "#" + address.map(encodeURIComponent).join("/")); } catch { /* some browsers refuse it for files */ }
+  try {
+    history.replaceState(null, "", "#" + address.map(encodeURIComponent).join("/"));
+  } catch {
+    /* some browsers refuse it for files */
+  }
 }
 
 // A panel's data are unpacked when it is first opened.
 async function load(panel, tab, protocol, metric) {
   const kind = panel.dataset.benchmark !== undefined ? Board : panel.id === "panel-blocks" ? Blocks : null;
   panel.setAttribute("aria-busy", "true");
-  const content = kind ? new kind(panel, await unpacked(panel.querySelector(".payload"))) : { panel, address: [tab.dataset.name], open() { remember(this); } };
+  const content = kind
+    ? new kind(panel, await unpacked(panel.querySelector(".payload")))
+    : {
+        panel,
+        address: [tab.dataset.name],
+        open() {
+          remember(this);
+        },
+      };
   contents.set(panel, content);
   content.open(protocol, metric);
   panel.removeAttribute("aria-busy");
@@ -30,7 +43,7 @@ async function select(tab, { focus = false, protocol, metric } = {}) {
   hush();
   if (focus) tab.focus();
   tab.scrollIntoView({ block: "nearest", inline: "nearest" });
-  const panel = current = document.getElementById(tab.getAttribute("aria-controls"));
+  const panel = (current = document.getElementById(tab.getAttribute("aria-controls")));
   const known = loading.has(panel);
   if (!known) loading.set(panel, load(panel, tab, protocol, metric));
   await loading.get(panel);
@@ -56,19 +69,33 @@ for (const radio of document.querySelectorAll("[name=theme]")) {
   radio.checked = radio.value === document.documentElement.dataset.theme;
   radio.addEventListener("change", () => {
     document.documentElement.dataset.theme = radio.value;
-    try { localStorage.setItem("rine-cache-theme", radio.value); } catch { /* then it is for this visit */ }
+    try {
+      localStorage.setItem("rine-cache-theme", radio.value);
+    } catch {
+      /* then it is for this visit */
+    }
   });
 }
-addEventListener("keydown", (event) => { if (event.key === "Escape") hush(); });
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") hush();
+});
 addEventListener("scroll", follow, { passive: true });
-addEventListener("beforeprint", () => { hush(); const content = contents.get(current); if (content instanceof Board) content.print(); });
+addEventListener("beforeprint", () => {
+  hush();
+  const content = contents.get(current);
+  if (content instanceof Board) content.print();
+});
 
 async function openAddress() {
   const [name, protocol, metric] = location.hash.slice(1).split("/").map(decodeURIComponent);
   // Without an address: the first benchmark of which something was measured, or else the first.
-  const measured = tabs.find((tab) => document.getElementById(tab.getAttribute("aria-controls")).dataset.measured !== undefined);
+  const measured = tabs.find(
+    (tab) => document.getElementById(tab.getAttribute("aria-controls")).dataset.measured !== undefined,
+  );
   const tab = tabs.find((each) => each.dataset.name === name) ?? measured ?? tabs[0];
   if (tab) await select(tab, { protocol, metric });
 }
-openAddress().finally(() => { quiet = false; });
+openAddress().finally(() => {
+  quiet = false;
+});
 addEventListener("hashchange", openAddress);
