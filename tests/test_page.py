@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from rine_cache import curves as drawn
 from rine_cache.evaluate import Scores
-from rine_cache.intervals import Size, Support, interval_name
+from rine_cache.intervals import interval_name, measure_support
 from rine_cache.leaderboard import SCHEMA, write_leaderboard
 from rine_cache.page.build import Extras, build_page
 from rine_cache.page.charts import chart_specifications
@@ -156,10 +156,11 @@ def test_a_sentence_says_how_all_intervals_were_made() -> None:
 
 
 def test_what_the_sampler_states_of_intervals_is_understood() -> None:
-    size = Size(images=90.0, units=90.0, counted=1234, strata=2)
+    units, strata = np.arange(3000), np.zeros(3000, int)
+    support = measure_support(units, strata, [np.split(units, 2)])
     for metric in ("acc", "f1", "auc", "ece"):
         for grouped in (True, False):
-            said = _said(metric, Support(size, size, size), grouped=grouped)
+            said = _said(metric, support, grouped=grouped)
             assert "stated as" not in how_intervals_are_made([said])
 
 
