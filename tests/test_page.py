@@ -17,6 +17,7 @@ from rine_cache import curves as drawn
 from rine_cache.evaluate import Scores
 from rine_cache.intervals import interval_name, measure_support
 from rine_cache.leaderboard import SCHEMA, write_leaderboard
+from rine_cache.metrics import METRICS
 from rine_cache.page.build import Extras, build_page
 from rine_cache.page.charts import chart_specifications
 from rine_cache.page.kept_curves import kept_curves
@@ -93,6 +94,15 @@ def test_a_published_cell_holds_what_was_measured_of_the_same() -> None:
     assert protocol["cells"]["acc"][MEAN]["beside"] == {1: held, 3: held}
 
 
+def test_what_is_said_of_a_cells_interval_is_kept() -> None:
+    note = "from above alone, as fewer than 368 real images do not bound its threshold"
+    stated = f"logit, 1,000 resamples of 64 images; {note}"
+    protocol = only_protocol([row(method="a", value=90.0), row(method="a", metric="auc", value=9.0, ci_method=stated)])
+    assert protocol["cells"]["auc"][MEAN]["interval_note"] == note
+    assert "interval_note" not in protocol["cells"]["acc"][MEAN]
+    assert how_intervals_are_made([stated]).endswith("bound the number from above alone.")
+
+
 def test_counts_of_images_quarantine_and_leaks_are_kept() -> None:
     counted = {"n_real": 10, "n_fake": 9, "n_quarantined": 2, "n_leaked": 3}
     protocol = only_protocol([row(method="a", value=90.0, **counted), published("b", value=80.0)])
@@ -156,9 +166,9 @@ def test_a_sentence_says_how_all_intervals_were_made() -> None:
 
 
 def test_what_the_sampler_states_of_intervals_is_understood() -> None:
-    units, strata = np.arange(3000), np.zeros(3000, int)
+    units, strata = np.arange(300), np.zeros(300, int)
     support = measure_support(units, strata, [np.split(units, 2)])
-    for metric in ("acc", "f1", "auc", "ece"):
+    for metric in METRICS:
         for grouped in (True, False):
             said = _said(metric, support, grouped=grouped)
             assert "stated as" not in how_intervals_are_made([said])

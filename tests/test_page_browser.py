@@ -379,6 +379,13 @@ def test_published_stands_beside_measured(visit: Callable[..., Page], tmp_path: 
     assert methods(page) == ["a", "a", "a", "a"]
 
 
+def test_a_cell_tells_what_is_said_of_its_interval(visit: Callable[..., Page], tmp_path: Path) -> None:
+    stated = "logit, 1,000 resamples of 64 images; from above alone"
+    page = visit(write(tmp_path, [row(method="a", value=95.0, ci_low=0.0, ci_method=stated)]))
+    cell_of(page, "a").hover()
+    assert "0.00 to 96.50, from above alone" in page.get_by_role("tooltip").inner_text()
+
+
 def test_without_published_beside_measured_nothing_speaks_of_it(visit: Callable[..., Page], tmp_path: Path) -> None:
     page = visit(write(tmp_path, [row(method="a", value=95.0), published("b", value=60.0)]))
     assert page.locator(".beside:visible, [data-key=beside]:visible").count() == 0

@@ -66,7 +66,8 @@ class _Filled(NamedTuple):
         One per row of the table.
     cells
         By metric, test set and column of `_CELL`, a value per line; and, by line, in `beside` what was measured of the
-        same as a published cell: the columns of `_BESIDE`, the method, the verdict, and the place of its remark.
+        same as a published cell: the columns of `_BESIDE`, the method, the verdict, and the place of its remark. In
+        `interval_note` what else is said of intervals: the same of all methods, as they are measured on the same images.
     counts
         By test set.
     remarks
@@ -178,9 +179,9 @@ def _fill(rows: pl.DataFrame) -> _Filled:
     filled: set[tuple[int, str, str]] = set()
     table: dict[str, dict[str, dict[str, dict[int, Any]]]] = {}
     counts: dict[str, dict[int, tuple[Any, ...]]] = {}
-    beside: dict[tuple[str, str], dict[int, list[Any]]] = {}
+    said: dict[tuple[str, str], dict[str, Any]] = {}
     remarks: dict[str, int] = {}
-    used = [*_LINE, *_COUNTS, *_CELL, *_BESIDE, "measured_method", "measured_verdict", "measured_remarks"]
+    used = [*_LINE, *_COUNTS, *_CELL, *_BESIDE, "measured_method", "measured_verdict", "measured_remarks", "ci_method"]
     used += ["metric", "test_set", "rank", "coverage", "seed_count", "trainable_parameters"]
     for row in rows.select(used).iter_rows(named=True):
         key = tuple(row[column] for column in _LINE)
@@ -207,12 +208,14 @@ def _fill(rows: pl.DataFrame) -> _Filled:
         for field, decimals in _CELL.items():
             if row[field] is not None and row[field] == row[field]:  # of the best itself a difference may be NaN
                 cell.setdefault(field, {})[index] = _short(row[field], decimals)
+        if note := (row["ci_method"] or "").partition("; ")[2]:
+            said.setdefault(place, {})["interval_note"] = note
         if row["measured_verdict"] is not None:
             remark = row["measured_remarks"]
             numbers = [None if row[name] is None else _short(row[name], 2) for name in _BESIDE]
             known = remarks.setdefault(remark, len(remarks)) if remark else None
             stated = (row["measured_method"], row["measured_verdict"])
-            beside.setdefault(place, {})[index] = [*numbers, *stated, known]
+            said.setdefault(place, {}).setdefault("beside", {})[index] = [*numbers, *stated, known]
         if row["test_set"] == MEAN:
             cell.setdefault("rank", {})[index] = row["rank"]
             cell.setdefault("coverage", {})[index] = row["coverage"]
@@ -223,7 +226,7 @@ def _fill(rows: pl.DataFrame) -> _Filled:
         metric: {
             test_set: {
                 **{field: _dense(values, size) for field, values in cell.items() if any(_known(values))},
-                **({"beside": beside[metric, test_set]} if (metric, test_set) in beside else {}),
+                **said.get((metric, test_set), {}),
             }
             for test_set, cell in by_set.items()
         }

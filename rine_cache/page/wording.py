@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# As `rine_cache.sampler` writes it: "Wilson, 1,000 resamples of 8 groups".
-_STATED = re.compile(r"(?P<kind>Wilson|logit), (?P<times>[\d,]+) resamples of (?P<size>[\d,]+) (?P<unit>images|groups)")
+# As `rine_cache.sampler` writes it: "Wilson, 1,000 resamples of 8 groups", and of some metrics what follows.
+_STATED = re.compile(
+    r"(?P<kind>Wilson|logit), (?P<times>[\d,]+) resamples of (?P<size>[\d,]+) (?P<unit>images|groups)"
+    r"(?P<one_sided>; from above alone, as fewer than [\d,]+ real (images|groups) do not bound its threshold)?"
+)
 _KINDS = {
     "Wilson": "Wilson's interval for shares of images, such as accuracies",
     "logit": "a t interval on the logit scale for areas and other metrics",
@@ -30,7 +33,7 @@ def how_intervals_are_made(stated: Sequence[str]) -> str:
 
     Returns
     -------
-    One sentence for all that `rine_cache.sampler` made; what it did not make is quoted as it stands. Empty without any.
+    One or two sentences for all that `rine_cache.sampler` made; what it did not make is quoted. Empty without any.
     """
     found = [match for text in stated if (match := _STATED.fullmatch(text))]
     others = [text for text in stated if not _STATED.fullmatch(text)]
@@ -47,6 +50,8 @@ def how_intervals_are_made(stated: Sequence[str]) -> str:
             f"95 % intervals by a stratified bootstrap: {' or '.join(drawn)} are drawn again {times} times, and the "
             f"standard error over these resamples goes into {', and into '.join(kinds)}."
         )
+    if any(match["one_sided"] for match in found):
+        parts.append("Where too few reals bound a threshold, they begin at 0 and bound the number from above alone.")
     if others:
         parts.append(f"{'Others' if found else '95 % intervals'}, stated as {'; or '.join(others)}.")
     return " ".join(parts)

@@ -76,7 +76,8 @@ function cellFacts(numbers, index, column) {
   if (value !== null) {
     const low = at("ci_low"),
       std = at("std");
-    if (low !== null) facts.push(["95 % interval", `${fixed(low, 2)} to ${fixed(at("ci_high"), 2)}`]);
+    const said = [numbers.cells[column].interval_note].filter(Boolean);
+    if (low !== null) facts.push(["95 % interval", [`${fixed(low, 2)} to ${fixed(at("ci_high"), 2)}`, ...said].join(", ")]);
     else if (line.status === "measured") facts.push(["95 % interval", "none"]);
     if (std !== null) facts.push(["over seeds", `± ${fixed(std, 2)}, ${line.seeds} seeds`]);
     facts.push(...comparisonFacts(at));
