@@ -67,7 +67,7 @@ class _Filled(NamedTuple):
     cells
         By metric, test set and column of `_CELL`, a value per line; and, by line, in `beside` what was measured of the
         same as a published cell: the columns of `_BESIDE`, the method, the verdict, and the place of its remark. In
-        `interval_note` what else is said of intervals: the same of all methods, as they are measured on the same images.
+        `interval_note` what else is said of intervals: the same of all methods, as all are of the same images.
     counts
         By test set.
     remarks
