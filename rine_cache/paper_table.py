@@ -380,7 +380,8 @@ def _marking(lines: list[_Rows], *, intervals: bool, ranked: bool) -> str:
     if any(
         row.get("tied_with_best") and row.get("best_difference") is not None for line in lines for row in line.values()
     ):
-        marking += f" {TIED}: not told apart from the best measured number of its training set (paired test)."
+        test = "paired bootstrap test, Holm's correction"
+        marking += f" {TIED}: not told apart from the best measured number of its training set ({test})."
     return marking
 
 

@@ -41,11 +41,12 @@ _INTRODUCTION = """# Leaderboard
 
 Values are percentages; a measured one is the mean over its seeds ± their standard deviation, and in brackets its 95 %
 interval, as far as the choice of images goes: that of other seeds or training data is not in it. `≈` is not told apart
-from the best method of its training set on the same images. `coverage` is how many of a protocol's test sets stand
-behind a line: a mean exists only where all do, and only such lines are ranked, among lines of one training set. An
-`oracle` was fitted on the test data, and is never ranked. A line marked `-` was not measured: its data are not on this
-machine. Beside a published value, `ours` is measured minus published, in points, of the same method and training set;
-`≠` where our interval does not hold the published value. Every number, per test set, is in `leaderboard.parquet`.
+from the best method of its training set on the same images (paired bootstrap test, Holm's correction). `coverage` is
+how many of a protocol's test sets stand behind a line: a mean exists only where all do, and only such lines are ranked,
+among lines of one training set. An `oracle` was fitted on the test data, and is never ranked. A line marked `-` was not
+measured: its data are not on this machine. Beside a published value, `ours` is measured minus published, in points, of
+the same method and training set; `≠` where our interval does not hold the published value. Every number, per test set,
+is in `leaderboard.parquet`.
 """
 _LINE = ("method", "training_set", "kind", "source_kind", "oracle", "source", "note", "protocol_as_published")
 
