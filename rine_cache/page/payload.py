@@ -52,8 +52,6 @@ _CELL = {
 }
 # Of a published row what was measured of the same; with the verdict, and what differs, a cell's `beside`.
 _BESIDE = ("measured_value", "measured_ci_low", "measured_ci_high", "measured_difference")
-# Of a published cell what was measured of the same.
-_BESIDE = ("measured_value", "measured_ci_low", "measured_ci_high", "measured_difference")
 _COUNTS = ("n_real", "n_fake", "n_quarantined", "n_leaked")
 
 
